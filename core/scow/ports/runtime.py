@@ -1,0 +1,99 @@
+"""Runtimes: from an OCI bundle to processes.
+
+A runtime has two halves. The driver object lives in scowd and makes *plans* (JSON values) and cgroups. Its *child
+module* lives in the zygote and so in every monitor: it is imported once, before the heap is frozen, uses only the
+standard library, ``scow.linux`` and its own package's modules that do the same, and turns a plan into a process by
+fork. Nothing is imported after a fork.
+
+The child module offers (checked by the kit)::
+
+    def create(plan: Plan, stdio: tuple[int, int, int], tty: bool) -> Spawned
+        # in the monitor: clone the container's init into its namespaces and cgroup and return at once; the child sets
+        # up its root meanwhile and then waits on Spawned.start_fd
+    def start_exec(plan: Plan, init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned
+        # in the monitor: a further process in the container of *init_pid*, child of the monitor; it waits as well
+
+    class Spawned(NamedTuple):
+        pid: int          # as the monitor's PID namespace counts it
+        start_fd: int     # write end of a pipe: one byte lets the process execve; closing it unwritten ends it
+        status_fd: int    # read end: one JSON line {"ready": true} when set up; later EOF after a successful execve,
+                          # or one JSON line {"error": …, "stage": …, "errno": …, "kind": "not_found|cannot_run|setup"}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from scow.ports import Mount
+
+Plan: TypeAlias = "dict[str, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What ``docker info`` and ``version`` tell of a runtime."""
+
+    version: str
+    cgroup_version: str  # "1", "2" or "hybrid"
+    cgroup_driver: str  # "cgroupfs" or "systemd"
+    security_options: tuple[str, ...] = ()
+    features: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs OCI bundles (runtime-spec 1.2). *id* is the container id everywhere."""
+
+    child_module: str
+
+    def check(self) -> None:
+        """Raise `DriverUnusable` where this host cannot serve the runtime."""
+
+    def info(self) -> RuntimeInfo:
+        """Versions and features of the runtime on this host."""
+
+    def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> Plan:
+        """The container's cgroup exists with its limits, and the plan by which the child module makes its init.
+
+        *spec* is the OCI runtime configuration, *root* how to mount its root filesystem, *bundle* the bundle's folder
+        (its ``rootfs`` is the mount point). Raises `InvalidArgument` for a spec that cannot be run, and leaves no
+        cgroup then.
+        """
+
+    def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> Plan:
+        """The plan for one more process (an OCI ``process`` object) in the running container of *spec*."""
+
+    def processes(self, id: str) -> list[int]:
+        """The host PIDs of the container's processes, from its cgroup; empty where there is none."""
+
+    def signal_all(self, id: str, signal: int) -> None:
+        """Every process of the container's cgroup got *signal* (``cgroup.kill`` where the kernel has it)."""
+
+    def pause(self, id: str) -> None:
+        """Every process of the container is frozen."""
+
+    def resume(self, id: str) -> None:
+        """Every process of the container runs again."""
+
+    def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """The OCI ``linux.resources`` given hold for the live container; those absent stay."""
+
+    def oom_killed(self, id: str) -> bool:
+        """Whether the kernel killed a process of the container for want of memory. False without a cgroup."""
+
+    def stats(self, id: str) -> dict[str, Any]:
+        """Docker's ``cpu_stats``, ``memory_stats``, ``pids_stats`` and ``blkio_stats`` as of now. Raises `NotFound`."""
+
+    def delete(self, id: str) -> None:
+        """The container's cgroup is gone (its processes are killed first); no error where there is none."""
+
+    def list(self) -> list[str]:
+        """The ids of all containers that have a cgroup of this engine."""
+
+    def close(self) -> None:
+        """Nothing of the driver runs any more in this process."""
