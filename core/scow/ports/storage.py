@@ -75,9 +75,6 @@ class StorageDriver(Protocol):
     def stat(self, key: str) -> Snapshot:
         """Raises `NotFound`."""
 
-    def list(self) -> list[Snapshot]:
-        """Every snapshot, parents before children."""
-
     def usage(self, key: str) -> Usage:
         """What *key* holds now; walks the tree of an active one. Raises `NotFound`."""
 
@@ -86,3 +83,6 @@ class StorageDriver(Protocol):
 
     def close(self) -> None:
         """Nothing of the driver runs any more; calling it twice is no error."""
+
+    def list(self) -> list[Snapshot]:  # last in the class: below it `list` would mean the method
+        """Every snapshot, parents before children."""
