@@ -1,0 +1,74 @@
+"""What every request passes through: version, route, readiness, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from scow.api.call import Call, answer, empty
+from scow.api.versions import CURRENT, split_version
+from scow.errors import NotModified, ScowError
+
+if TYPE_CHECKING:
+    from scow.api.routing import Route, Router
+    from scow.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_CHANGES = frozenset({"POST", "PUT", "DELETE"})
+
+
+class Dispatcher:
+    """Answers requests; an instance is aiohttp's low-level handler."""
+
+    def __init__(self, engine: Engine, router: Router) -> None:
+        self._engine = engine
+        self._router = router
+        self._running: set[asyncio.Task[web.StreamResponse]] = set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The response to *request*; whatever is raised becomes Docker's ``{"message": …}``."""
+        version = CURRENT
+        try:
+            version, path = split_version(request.path)
+            route, args = self._router.find(request.method, path)
+            if not route.early and not self._engine.ready.is_set():
+                await self._engine.ready.wait()
+            call = Call(self._engine, request, args, version)
+            if route.method in _CHANGES and not route.abandoned:
+                return await self._to_the_end(route, call)
+            return await route.handler(call)
+        except NotModified:
+            return empty(304)
+        except ScowError as error:
+            return _refusal(error.http_status, _text(error))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except web.HTTPException as error:  # a body above the limit
+            return _refusal(error.status, error.reason.lower())
+        except Exception as error:  # noqa: BLE001 (the border: one failed request is not a failed daemon)
+            log.exception("%s %s failed (API %d.%d)", request.method, request.path, *version)
+            return _refusal(500, f"internal error: {type(error).__name__}: {error}")
+
+    async def _to_the_end(self, route: Route, call: Call) -> web.StreamResponse:
+        """Runs the handler apart from the connection: a client that goes away does not leave half of a change."""
+        task: asyncio.Task[web.StreamResponse] = asyncio.ensure_future(_run(route, call))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+
+async def _run(route: Route, call: Call) -> web.StreamResponse:
+    return await route.handler(call)
+
+
+def _text(error: ScowError) -> str:
+    return f"{error.message}\n{error.hint}" if error.hint else error.message
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    body: dict[str, Any] = {"message": message}
+    return answer(body, status)

@@ -1,0 +1,112 @@
+"""``/exec``: processes beside the container's own."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from scow.api.attach import hand_over, head
+from scow.api.call import answer, empty
+from scow.api.containers import console_size
+from scow.api.hijack import Taken, give_back, take_over
+from scow.api.routing import Route
+from scow.errors import CannotRun, CommandNotFound, ScowError
+from scow.types import ExecRequest
+
+if TYPE_CHECKING:
+    from scow.api.call import Call
+    from scow.engine.model import ExecRecord
+
+STDERR_FRAME = 2
+
+
+class ExecStart(msgspec.Struct, kw_only=True, rename="pascal"):
+    """The body of ``POST /exec/{id}/start``."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """``POST /containers/{id}/exec``."""
+    request = await call.body(ExecRequest)
+    return answer({"Id": await call.engine.execs.create(call.args["id"], request)}, 201)
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """``POST /exec/{id}/start``: detached, or the connection becomes the process's streams."""
+    options = await call.body(ExecStart)
+    exec_id = call.args["id"]
+    size = options.console_size
+    console = (size[0], size[1]) if size and len(size) == 2 and any(size) else None
+    try:
+        session = await call.engine.execs.start(
+            exec_id, detach=options.detach, tty=options.tty, console_size=console
+        )
+    except (CannotRun, CommandNotFound) as error:
+        if options.detach:
+            raise
+        return _tell(call, error, call.engine.execs.get(exec_id).request.tty)
+    if session is None:
+        return empty(200)
+    return await hand_over(call, session, call.engine.execs.get(exec_id).request.attach_stdin)
+
+
+def _tell(call: Call, error: ScowError, tty: bool) -> web.StreamResponse:
+    """A program that cannot be run is told on the stream, as Docker does: the client then asks for the exit code (126
+    or 127) instead of ending with its own."""
+    text = f"{error.message}\r\n".encode()
+    if not tty:
+        text = struct.pack(">BxxxI", STDERR_FRAME, len(text)) + text
+    transport = call.request.transport
+    connection, handler = take_over(call.request, head(call, tty) + text)
+    give_back(connection, handler, transport)  # type: ignore[arg-type]
+    return Taken()
+
+
+async def resize(call: Call) -> web.StreamResponse:
+    """``POST /exec/{id}/resize``."""
+    rows, columns = console_size(call)
+    await call.engine.execs.resize(call.args["id"], rows, columns)
+    return empty(200)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    """``GET /exec/{id}/json``."""
+    return answer(exec_json(call.engine.execs.get(call.args["id"])))
+
+
+def exec_json(record: ExecRecord) -> dict[str, Any]:
+    """Docker's ExecInspectResponse."""
+    request = record.request
+    return {
+        "CanRemove": False,
+        "ContainerID": record.container_id,
+        "DetachKeys": request.detach_keys,
+        "ExitCode": record.exit_code,
+        "ID": record.id,
+        "OpenStderr": request.attach_stderr,
+        "OpenStdin": request.attach_stdin,
+        "OpenStdout": request.attach_stdout,
+        "Running": record.running,
+        "Pid": record.pid,
+        "ProcessConfig": {
+            "entrypoint": request.cmd[0] if request.cmd else "",
+            "arguments": request.cmd[1:],
+            "privileged": request.privileged,
+            "tty": request.tty,
+            "user": request.user,
+        },
+    }
+
+
+ROUTES = (
+    Route("POST", "/containers/{id}/exec", create),
+    Route("POST", "/exec/{id}/start", start, abandoned=True),
+    Route("POST", "/exec/{id}/resize", resize),
+    Route("GET", "/exec/{id}/json", inspect),
+)

@@ -1,0 +1,93 @@
+"""The routes of the Engine API that Scow does not serve yet: each is answered 501, and says what it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scow.api.routing import Route
+from scow.errors import Unsupported
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from scow.api.call import Call
+
+_UNBUILT = """
+GET    /containers/{id}/changes
+GET    /containers/{id}/export
+GET    /containers/{id}/attach/ws
+HEAD   /containers/{id}/archive
+GET    /containers/{id}/archive
+PUT    /containers/{id}/archive
+POST   /containers/prune
+POST   /build
+POST   /build/prune
+POST   /build/cancel
+POST   /commit
+GET    /images/search
+GET    /images/get
+GET    /images/{name...}/get
+GET    /images/{name...}/attestations
+POST   /images/load
+POST   /images/prune
+GET    /distribution/{name...}/json
+GET    /system/df
+PUT    /volumes/{name}
+POST   /volumes/prune
+POST   /networks/create
+POST   /networks/prune
+POST   /networks/{id}/connect
+POST   /networks/{id}/disconnect
+DELETE /networks/{id}
+POST   /session
+POST   /grpc
+GET    /plugins
+GET    /plugins/privileges
+POST   /plugins/pull
+POST   /plugins/create
+GET    /plugins/{name...}/json
+DELETE /plugins/{name...}
+POST   /plugins/{name...}/enable
+POST   /plugins/{name...}/disable
+POST   /plugins/{name...}/upgrade
+POST   /plugins/{name...}/push
+POST   /plugins/{name...}/set
+GET    /swarm
+GET    /swarm/unlockkey
+POST   /swarm/init
+POST   /swarm/join
+POST   /swarm/leave
+POST   /swarm/update
+POST   /swarm/unlock
+GET    /nodes
+GET    /nodes/{id}
+DELETE /nodes/{id}
+POST   /nodes/{id}/update
+GET    /services
+POST   /services/create
+GET    /services/{id}
+DELETE /services/{id}
+POST   /services/{id}/update
+GET    /services/{id}/logs
+GET    /tasks
+GET    /tasks/{id}
+GET    /tasks/{id}/logs
+GET    /secrets
+POST   /secrets/create
+GET    /secrets/{id}
+DELETE /secrets/{id}
+POST   /secrets/{id}/update
+GET    /configs
+POST   /configs/create
+GET    /configs/{id}
+DELETE /configs/{id}
+POST   /configs/{id}/update
+"""
+
+
+async def refuse(call: Call) -> web.StreamResponse:
+    """Raises `Unsupported`, naming the route."""
+    raise Unsupported(f"{call.request.method} {call.request.path} is not supported by this version of scow")
+
+
+ROUTES = tuple(Route(*line.split(), refuse) for line in _UNBUILT.strip().splitlines())

@@ -1,0 +1,377 @@
+"""The configuration: flags over environment over the YAML file over defaults, each value knowing where it came from.
+
+========================  ==============================  =======================================================
+key                       environment                     default
+========================  ==============================  =======================================================
+``data_root``             ``SCOW_DATA_ROOT``              ``/var/lib/scow``
+``run_root``              ``SCOW_RUN_ROOT``               ``/run/scow``
+``hosts``                 ``SCOW_HOST`` (comma-separated)  ``unix://<run_root>/scow.sock``
+``tls.{ca,cert,key}``     ``SCOW_TLS_CA``, …              none: files for ``tcp://`` hosts (mutual TLS)
+``drivers.<kind>``        ``SCOW_<KIND>_DRIVER``          overlay, native, bridge, dockerhub, local, local
+``options.<kind>.<name>``                                 ``{}``: handed to that driver
+``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
+``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
+``registries.<host>``                                     ``{insecure: false, mirrors: []}``
+``request_options``                                       ``{}``: ``<option>: allow|deny`` for ``scow.<option>``
+``log_options``                                           ``{}``: default ``--log-opt``
+``engine_name``           ``SCOW_ENGINE_NAME``            ``scow``
+``bridge_name``           ``SCOW_BRIDGE_NAME``            ``scow0``
+``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
+``nft_table``             ``SCOW_NFT_TABLE``              ``scow``
+``cgroup_parent``         ``SCOW_CGROUP_PARENT``          ``scow``
+``debug``                 ``SCOW_DEBUG``                  false
+``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print every hook call to stderr
+========================  ==============================  =======================================================
+
+The file is ``--config``, else ``SCOW_CONFIG``, else ``/etc/scow/config.yaml`` where it exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scow.errors import InvalidArgument, NotFound
+
+DEFAULT_FILE = Path("/etc/scow/config.yaml")
+DEFAULT_DRIVERS = {
+    "storage": "overlay",
+    "runtime": "native",
+    "network": "bridge",
+    "registry": "dockerhub",
+    "volume": "local",
+    "log": "local",
+}
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Files of a ``tcp://`` host: its own certificate and key, and the authority that signs the clients'."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """Which plugins are left alone: *disabled* ones, and without *enabled* all that are no drivers."""
+
+    disabled: tuple[str, ...] = ()
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """How one registry host is spoken to. *insecure*: plain HTTP, or a certificate that nobody vouches for."""
+
+    insecure: bool = False
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an engine runs with."""
+
+    data_root: Path = Path("/var/lib/scow")
+    run_root: Path = Path("/run/scow")
+    hosts: tuple[str, ...] = ("unix:///run/scow/scow.sock",)
+    tls: TlsConfig = TlsConfig()
+    drivers: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_DRIVERS))
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plugins: PluginsConfig = PluginsConfig()
+    registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
+    request_options: Mapping[str, str] = field(default_factory=dict)
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    engine_name: str = "scow"
+    bridge_name: str = "scow0"
+    subnet_pool: str = "172.29.0.0/16"
+    nft_table: str = "scow"
+    cgroup_parent: str = "scow"
+    debug: bool = False
+    trace_hooks: bool = False
+    file: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def origin(self, key: str) -> str:
+        """Where *key* (``drivers.storage``) got its value: a flag, a variable, a file's path, or ``default``."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return DEFAULT
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The engine-wide names that every driver is told (`scow.ports.DriverContext`)."""
+        return {
+            "bridge": self.bridge_name,
+            "subnet_pool": self.subnet_pool,
+            "nft_table": self.nft_table,
+            "cgroup_parent": self.cgroup_parent,
+        }
+
+
+def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """The configuration from the file, *environ* and *flags* (dotted keys; None: not given).
+
+    Raises `NotFound` for a file that was named and is not there, `InvalidArgument` for an unknown key (listing the
+    valid ones) or a value of the wrong type, naming its origin.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    file = _file(path, environ)
+    layers: list[tuple[str, str, Any]] = []
+    if file is not None:
+        layers += [(key, str(file), value) for key, value in _flat(_read_yaml(file), str(file))]
+    layers += [(key, name, environ[name]) for name, key in VARIABLES.items() if environ.get(name)]
+    layers += [(key, flag_name(key), value) for key, value in flags.items() if value is not None]
+    for key, origin, value in layers:
+        values[key] = _parser(key, origin)(value, key, origin)
+        origins[key] = origin
+    return _build(values, origins, file)
+
+
+def flag_name(key: str) -> str:
+    """The flag of scowd for *key*: ``--storage-driver`` for ``drivers.storage``."""
+    kind = key.removeprefix("drivers.")
+    return f"--{kind}-driver" if kind != key else "--" + key.replace(".", "-").replace("_", "-")
+
+
+def _build(values: dict[str, Any], origins: dict[str, str], file: Path | None) -> Config:
+    fields: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
+    for section, make in SECTIONS.items():
+        prefix = section + "."
+        members = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+        if members:
+            fields[section] = make(members)
+    if "hosts" not in fields and "run_root" in fields:
+        fields["hosts"] = (f"unix://{fields['run_root']}/scow.sock",)
+    return Config(**fields, file=file, origins=origins)
+
+
+def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is not None:
+        origin = "--config"
+    elif environ.get("SCOW_CONFIG"):
+        path, origin = Path(environ["SCOW_CONFIG"]), "SCOW_CONFIG"
+    else:
+        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    if not path.exists():
+        raise NotFound(f"no config file {path} (from {origin})")
+    return path
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    from scow.yamlfile import read  # 30 ms: only paid where there is a file
+
+    content = read(file)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InvalidArgument(f"{file}: expected a mapping of keys, got {_type_name(content)}")
+    return content
+
+
+def _flat(content: Mapping[Any, Any], origin: str) -> list[tuple[str, Any]]:
+    """``{"drivers": {"storage": "vfs"}}`` as ``[("drivers.storage", "vfs")]``."""
+    found: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        if str(key) not in SECTIONS:
+            found.append((str(key), value))
+            continue
+        if value is None:
+            continue
+        if not isinstance(value, dict):
+            raise _wrong(str(key), origin, "a mapping", value)
+        found += [(f"{key}.{name}", member) for name, member in value.items()]
+    return found
+
+
+# -------------------------------------------------------------------------
+# one parser a key: (value as found, key, origin) -> value
+# -------------------------------------------------------------------------
+
+Parser = Callable[[Any, str, str], Any]
+
+
+def _wrong(key: str, origin: str, expected: str, value: Any) -> InvalidArgument:
+    return InvalidArgument(f"{key} (from {origin}): expected {expected}, got {_type_name(value)} {value!r}")
+
+
+def _type_name(value: Any) -> str:
+    return {dict: "mapping", list: "list", str: "string", int: "number", bool: "flag"}.get(
+        type(value), type(value).__name__
+    )
+
+
+def _string(value: Any, key: str, origin: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(key, origin, "a string", value)
+    return value
+
+
+def _path(value: Any, key: str, origin: str) -> Path:
+    path = Path(_string(str(value) if isinstance(value, Path) else value, key, origin))
+    if not path.is_absolute():
+        raise InvalidArgument(f"{key} (from {origin}): {str(path)!r} is not an absolute path")
+    return path
+
+
+def _flag(value: Any, key: str, origin: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    found = value if isinstance(value, bool) else known.get(str(value).lower())
+    if found is None:
+        raise _wrong(key, origin, "true or false", value)
+    return found
+
+
+def _not(value: Any, key: str, origin: str) -> bool:
+    # the variable says NO_PLUGINS, the key says enabled
+    return not _flag(value, key, origin) if origin == "SCOW_NO_PLUGINS" else _flag(value, key, origin)
+
+
+def _strings(value: Any, key: str, origin: str) -> tuple[str, ...]:
+    items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise _wrong(key, origin, "a list of strings", value)
+    return tuple(item for item in items if item)
+
+
+def _hosts(value: Any, key: str, origin: str) -> tuple[str, ...]:
+    hosts = _strings(value, key, origin)
+    for host in hosts:
+        if not re.fullmatch(r"unix:///.+|tcp://.*[^/]|fd://.*", host):
+            raise InvalidArgument(
+                f"{key} (from {origin}): {host!r} is not an address",
+                hint="unix:///path/to.sock, tcp://address:port or fd:// (sockets from systemd)",
+            )
+    return hosts
+
+
+def _interface(value: Any, key: str, origin: str) -> str:
+    name = _string(value, key, origin)
+    if len(name) > 15 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):  # IFNAMSIZ
+        raise InvalidArgument(
+            f"{key} (from {origin}): {name!r} is not an interface name (1 to 15 of A-Z a-z 0-9 _ . -)"
+        )
+    return name
+
+
+def _identifier(value: Any, key: str, origin: str) -> str:
+    name = _string(value, key, origin)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
+        raise InvalidArgument(
+            f"{key} (from {origin}): {name!r} must begin with a letter and hold A-Z a-z 0-9 _ . - only"
+        )
+    return name
+
+
+def _cgroup(value: Any, key: str, origin: str) -> str:
+    name = _string(value, key, origin).strip("/")
+    if not name or ".." in name.split("/"):
+        raise InvalidArgument(f"{key} (from {origin}): {value!r} is not a cgroup path")
+    return name
+
+
+def _subnets(value: Any, key: str, origin: str) -> str:
+    import ipaddress
+
+    subnets = _strings(value, key, origin)
+    try:
+        return ",".join(str(ipaddress.ip_network(subnet)) for subnet in subnets)
+    except ValueError as exc:
+        raise InvalidArgument(f"{key} (from {origin}): {exc}") from exc
+
+
+def _mapping(value: Any, key: str, origin: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise _wrong(key, origin, "a mapping", value)
+    return value
+
+
+def _scalar(value: Any, key: str, origin: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        raise _wrong(key, origin, "a string", value)
+    return str(value)
+
+
+def _decision(value: Any, key: str, origin: str) -> str:
+    if value not in ("allow", "deny"):
+        raise _wrong(key, origin, "allow or deny", value)
+    return str(value)
+
+
+def _registry(value: Any, key: str, origin: str) -> RegistryConfig:
+    members = _mapping(value, key, origin)
+    unknown = sorted(set(members) - {"insecure", "mirrors"})
+    if unknown:
+        raise InvalidArgument(f"unknown key '{key}.{unknown[0]}' (from {origin}); valid keys: insecure, mirrors")
+    return RegistryConfig(
+        insecure=_flag(members.get("insecure", False), key + ".insecure", origin),
+        mirrors=_strings(members.get("mirrors", ()), key + ".mirrors", origin),
+    )
+
+
+PARSERS: dict[str, Parser] = {
+    "data_root": _path,
+    "run_root": _path,
+    "hosts": _hosts,
+    "tls.ca": _path,
+    "tls.cert": _path,
+    "tls.key": _path,
+    **{f"drivers.{kind}": _string for kind in DEFAULT_DRIVERS},
+    "plugins.disabled": _strings,
+    "plugins.enabled": _not,
+    "engine_name": _identifier,
+    "bridge_name": _interface,
+    "subnet_pool": _subnets,
+    "nft_table": _identifier,
+    "cgroup_parent": _cgroup,
+    "debug": _flag,
+    "trace_hooks": _flag,
+}
+OPEN_PARSERS: dict[str, Parser] = {  # sections whose keys are the user's
+    "options": _mapping,
+    "registries": _registry,
+    "request_options": _decision,
+    "log_options": _scalar,
+}
+SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "tls": lambda members: TlsConfig(**members),
+    "drivers": lambda members: {**DEFAULT_DRIVERS, **members},
+    "plugins": lambda members: PluginsConfig(**members),
+    **dict.fromkeys(OPEN_PARSERS, dict),
+}
+VARIABLES: dict[str, str] = {
+    "SCOW_HOST": "hosts",
+    "SCOW_NO_PLUGINS": "plugins.enabled",
+    "SCOW_DISABLED_PLUGINS": "plugins.disabled",
+    **{f"SCOW_{kind.upper()}_DRIVER": f"drivers.{kind}" for kind in DEFAULT_DRIVERS},
+    **{
+        f"SCOW_{key.replace('.', '_').upper()}": key
+        for key in PARSERS
+        if key != "hosts" and not key.startswith(("drivers.", "plugins."))
+    },
+}
+
+
+def _parser(key: str, origin: str) -> Parser:
+    section, dot, _ = key.partition(".")
+    if dot and section in OPEN_PARSERS:
+        return OPEN_PARSERS[section]
+    if key in PARSERS:
+        return PARSERS[key]
+    if dot and section in SECTIONS:
+        valid = [name for name in PARSERS if name.startswith(section + ".")]
+    else:
+        valid = [name for name in PARSERS if "." not in name] + list(SECTIONS)
+    raise InvalidArgument(f"unknown key {key!r} (from {origin}); valid keys: {', '.join(sorted(valid))}")

@@ -1,0 +1,187 @@
+"""Makes containers: checks the request, merges it with the image, prepares root, volumes and folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scow.engine import spec
+from scow.engine.merge import command, merge
+from scow.engine.model import Container, EndpointRecord
+from scow.engine.mounts import mount_points
+from scow.engine.names import check_container_name, new_id, random_name
+from scow.engine.publish import bindings
+from scow.engine.restart_policy import check_policy
+from scow.engine.signals import parse_signal
+from scow.errors import Conflict, InvalidArgument, NotFound
+from scow.oci import Platform
+from scow.ports import LOG, RUNTIME, STORAGE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scow.engine.containers import Containers
+    from scow.engine.model import Image, MountPoint
+    from scow.engine.timeline import Timeline
+    from scow.types import CreateRequest, HostConfig
+
+DEFAULT_SHM_BYTES = 64 << 20
+MINIMUM_MEMORY_BYTES = 6 << 20
+
+
+async def create(
+    containers: Containers, request: CreateRequest, name: str, platform: str, timeline: Timeline
+) -> tuple[Container, list[str]]:
+    """The record of a new container whose root, volumes and folder are there; not yet in the state.
+
+    Everything is checked before anything is made, and what was made is undone if a later step fails.
+    """
+    if not request.image:
+        raise InvalidArgument("no image specified", hint="set Image in the request")
+    with timeline.step("image", "content store", request.image):
+        image = containers.images.get(request.image)
+        _check_platform(image, platform, request.image)
+    record, warnings = await _record(containers, request, name, image)
+    async with AsyncExitStack() as undo:
+        await _prepare_root(containers, record, timeline, undo)
+        record = await _make_volumes(containers, record, undo)
+        directory = containers.directory(record.id)
+        await asyncio.to_thread(_make_directory, directory, record.config.hostname)
+        undo.pop_all()
+    return record, warnings
+
+
+async def _record(
+    containers: Containers, request: CreateRequest, name: str, image: Image
+) -> tuple[Container, list[str]]:
+    id = new_id()
+    name = check_container_name(name) if name else random_name(c.name for c in containers.records())
+    config = merge(request, image.config.config)
+    host = _with_defaults(containers, request.host_config)
+    if not config.hostname and host.network_mode != "host" and not host.uts_mode:
+        config.hostname = id[:12]
+    path, args = command(config)
+    warnings = spec.validate(config, host)
+    check_policy(host)
+    bindings(config, host)
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
+    points, more = mount_points(config, host, containers.get)
+    await _check_drivers(containers, host)
+    endpoints = _endpoints(request, host)
+    record = Container(
+        id=id, name=name, created_ns=time.time_ns(), request=request, config=config, host_config=host,
+        image_id=image.id, image_ref=request.image, chain_id=image.chain_id, path=path, args=args,
+        platform=image.config.os or "linux", storage_driver=containers.config.drivers["storage"],
+        runtime=host.runtime, mounts=tuple(points), endpoints=endpoints,
+    )
+    return record, warnings + more
+
+
+def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
+    host = msgspec.convert(msgspec.to_builtins(given), type(given))
+    drivers = containers.config.drivers
+    host.runtime = host.runtime if host.runtime not in ("", "runc", "io.containerd.runc.v2") else drivers["runtime"]
+    host.network_mode = host.network_mode if host.network_mode not in ("", "default") else "bridge"
+    host.log_config.type = host.log_config.type or drivers["log"]
+    host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
+    host.restart_policy.name = host.restart_policy.name or "no"
+    host.ipc_mode = host.ipc_mode or "private"
+    host.cgroupns_mode = host.cgroupns_mode or "private"
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    if 0 < host.memory < MINIMUM_MEMORY_BYTES:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    return host
+
+
+async def _check_drivers(containers: Containers, host: HostConfig) -> None:
+    log = await containers.drivers.driver(LOG, host.log_config.type)
+    log.limits(host.log_config.config)
+    await containers.drivers.driver(RUNTIME, host.runtime)
+
+
+def _check_platform(image: Image, platform: str, ref: str) -> None:
+    if not platform:
+        return
+    wanted = Platform.parse(platform)
+    if (wanted.os, wanted.architecture) != (image.config.os or "linux", image.config.architecture):
+        raise NotFound(
+            f"image with reference {ref} was found but does not match the specified platform: wanted {wanted}, "
+            f"actual: {image.config.os}/{image.config.architecture}"
+        )
+
+
+def _endpoints(request: CreateRequest, host: HostConfig) -> dict[str, EndpointRecord]:
+    mode = host.network_mode
+    if mode.startswith("container:") or request.network_disabled:
+        return {}
+    configs = request.networking_config.endpoints_config
+    if len(configs) > 1:
+        raise InvalidArgument("a container joins one network when it is created", hint="connect it to others later")
+    wanted = dict.fromkeys([mode]) if not configs else configs
+    if configs and mode not in ("bridge", *configs):
+        raise InvalidArgument(f"conflicting networks: {mode} and {', '.join(configs)}")
+    return {
+        key: EndpointRecord(network_id="", network_name=key, config=value) for key, value in wanted.items()
+    }
+
+
+async def _prepare_root(
+    containers: Containers, record: Container, timeline: Timeline, undo: AsyncExitStack
+) -> None:
+    driver = record.storage_driver
+    with timeline.step("layers", driver, f"writable layer on {record.chain_id or 'nothing'}"):
+        await containers.drivers.call(STORAGE, driver, "prepare", lambda d: d.prepare(record.id, record.chain_id))
+    undo.push_async_callback(containers.drivers.call, STORAGE, driver, "remove", lambda d: d.remove(record.id))
+
+
+async def _make_volumes(containers: Containers, record: Container, undo: AsyncExitStack) -> Container:
+    points: list[MountPoint] = []
+    for point in record.mounts:
+        if point.type != "volume":
+            points.append(point)
+            continue
+        known = any(volume.name == point.name for volume in containers.volumes.list())
+        volume = await containers.volumes.create(
+            point.name, point.driver, *_volume_options(record, point)
+        )
+        if not known:
+            undo.push_async_callback(containers.volumes.remove, point.name, True)
+        if point.copy_up and record.chain_id is not None:
+            root = await containers.drivers.call(
+                STORAGE, record.storage_driver, "view", lambda d: d.view(record.chain_id)
+            )
+            await containers.volumes.fill(point, root, record.id)
+        points.append(msgspec.structs.replace(point, source=volume.mountpoint, driver=volume.driver))
+    return msgspec.structs.replace(record, mounts=tuple(points))
+
+
+def _volume_options(record: Container, point: MountPoint) -> tuple[dict[str, str], dict[str, str]]:
+    for mount in record.host_config.mounts:
+        if mount.type == "volume" and mount.source == point.name and mount.volume_options is not None:
+            driver = mount.volume_options.driver_config
+            return (driver.options if driver else {}), mount.volume_options.labels
+    return {}, ({"com.docker.volume.anonymous": ""} if point.anonymous else {})
+
+
+def _make_directory(directory: Path, hostname: str) -> None:
+    os.mkdir(directory, 0o710)
+    for child in ("rootfs", "log"):
+        os.mkdir(directory / child, 0o700)
+    for name, content in (("hostname", hostname + "\n"), ("hosts", ""), ("resolv.conf", "")):
+        with open(directory / name, "w") as file:
+            file.write(content)
+
+
+def name_conflict(name: str, holder: str) -> Conflict:
+    """Docker's words for a name that is taken."""
+    return Conflict(
+        f'Conflict. The container name "/{name}" is already in use by container "{holder}". You have to remove '
+        "(or rename) that container to be able to reuse that name."
+    )

@@ -1,0 +1,111 @@
+"""The engine: config, plugins, state and the objects, wired together. What the API (or an embedder) holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scow.content import ContentStore
+from scow.engine.containers import Containers
+from scow.engine.drivers import Drivers
+from scow.engine.execs import Execs
+from scow.engine.images import Images
+from scow.engine.monitor_client import Zygote
+from scow.engine.networks import Networks
+from scow.engine.reconcile import Reconcile
+from scow.engine.system import System
+from scow.engine.volumes import Volumes
+from scow.events import Events
+from scow.host import PluginHost
+from scow.ports import NETWORK, RUNTIME, STORAGE, VOLUME
+from scow.state import State
+
+if TYPE_CHECKING:
+    from scow.config import Config
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Made cheap; `open` makes it work and sets *ready*. The API answers ``_ping`` before that and waits for the rest.
+
+    *failed* is what kept it from opening.
+    """
+
+    state: State
+    events: Events
+    containers: Containers
+    execs: Execs
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    system: System
+    zygote: Zygote
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.host = PluginHost(config)
+        self.drivers = Drivers(self.host)
+        self.ready = asyncio.Event()
+        self.repaired: list[str] = []
+
+    async def open(self) -> None:
+        """State is read, the kernel is compared with it, and what differed is repaired."""
+        config = self.config
+        await asyncio.to_thread(_make_roots, config.data_root, config.run_root)
+        self.state = await State.open(config.data_root / "scow.db")
+        self.events = Events(self.state, self.host)
+        runtime = await self.drivers.driver(RUNTIME, config.drivers["runtime"])
+        self.zygote = await Zygote.start(config.run_root, [runtime.child_module])
+        content = ContentStore(config.data_root / "content")
+        self.containers = Containers(config, self.drivers, self.state, self.events, self.zygote)
+        self.images = Images(
+            self.host, self.drivers, self.state, self.events, content, config, in_use=self._image_users
+        )
+        self.volumes = Volumes(
+            self.drivers, self.state, self.events, config.drivers["volume"], self.containers.records
+        )
+        self.networks = Networks(self.drivers, self.state, config, self.containers.records)
+        self.execs = Execs(self.containers)
+        self.containers.images = self.images
+        self.containers.networks = self.networks
+        self.containers.volumes = self.volumes
+        self.system = System(self)
+        await self._load()
+
+    async def _load(self) -> None:
+        for part in (self.images, self.volumes, self.networks, self.containers):
+            await asyncio.to_thread(part.load)
+        for kind in (STORAGE, VOLUME, NETWORK):
+            await self.drivers.driver(kind, self.config.drivers[kind.name])
+        await self.networks.ensure_builtin()
+        reconcile = Reconcile(self.containers)
+        self.repaired = await reconcile.run()
+        for line in self.repaired:
+            log.warning("repaired: %s", line)
+        self.ready.set()
+        self.containers.spawn(reconcile.boot())
+
+    def _image_users(self, image_id: str) -> list[object]:
+        return [record for record in self.containers.records() if record.image_id == image_id]
+
+    async def close(self) -> None:
+        """The daemon lets go; containers run on with their monitors."""
+        if not self.ready.is_set():
+            return
+        self.containers.closing = True
+        await self.zygote.close()
+        await self.containers.close()
+        self.host.close()
+        await self.state.close()
+
+
+def _make_roots(data_root: Path, run_root: Path) -> None:
+    for path, mode in (
+        (data_root, 0o711), (data_root / "containers", 0o711), (data_root / "content", 0o700),
+        (run_root, 0o711), (run_root / "m", 0o700),
+    ):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)

@@ -1,0 +1,240 @@
+"""One start of a container, step by step: what DESIGN calls the path of `run`.
+
+The writable root and the folder were made at create. Here the monitor is forked while the runtime makes the cgroup and
+the plan; the init clones and makes its root while the network is attached; it executes the program when both are done.
+Whatever was made is undone, last first, when a step fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from scow.engine import netfiles, spec
+from scow.engine.names import new_id
+from scow.engine.publish import bindings
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
+from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
+from scow.ports.network import Endpoint
+
+if TYPE_CHECKING:
+    from scow.engine.containers import Containers
+    from scow.engine.live import Live
+    from scow.engine.model import Container, EndpointRecord, MountPoint
+    from scow.engine.monitor_client import MonitorConnection
+    from scow.ports.network import Attachment, Network, PortBinding
+    from scow.ports.runtime import Plan
+
+log = logging.getLogger(__name__)
+
+
+class Started(NamedTuple):
+    """What the record must remember of a run: its processes, and its endpoints with their attachments."""
+
+    pid: int
+    start_ticks: int
+    monitor_pid: int
+    monitor_ticks: int
+    endpoints: dict[str, EndpointRecord]
+
+
+class Launch:
+    """Starts the container of *live*; its lock is held by the caller."""
+
+    def __init__(self, containers: Containers, live: Live) -> None:
+        self._containers = containers
+        self._live = live
+        self._record = live.record
+        self._timeline = live.timeline
+        self._directory = containers.directory(live.record.id)
+
+    async def run(self) -> Started:
+        """The program was executed; raises why not, and nothing is left then."""
+        record, live = self._record, self._live
+        async with AsyncExitStack() as undo:
+            spawned = asyncio.ensure_future(self._spawn_monitor(undo))
+            try:
+                plan = await self._plan(undo)
+            except BaseException:
+                await asyncio.gather(spawned, return_exceptions=True)
+                raise
+            monitor = await spawned
+            with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
+                init = await self._create(monitor, plan)
+            with self._timeline.step("network", record.host_config.network_mode, ""):
+                endpoints = await self._join_networks(init.pid, undo)
+            with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):
+                await monitor.ready()
+            await self._connect_sessions(monitor)
+            with self._timeline.step("process", record.runtime, record.path):
+                try:
+                    await monitor.start()
+                except (CannotRun, CommandNotFound) as error:
+                    error.message = f"failed to create task for container: {error.message}"
+                    raise
+            live.monitor = monitor
+            undo.pop_all()
+        return Started(init.pid, init.start_ticks, monitor.pid, monitor.start_ticks, endpoints)
+
+    # ------------------------------------------------------------------ monitor
+
+    async def _spawn_monitor(self, undo: AsyncExitStack) -> MonitorConnection:
+        containers, live = self._containers, self._live
+        runtime = await containers.drivers.driver(RUNTIME, self._record.runtime)
+        with self._timeline.step("monitor", "core", "fork of the zygote"):
+            monitor = await containers.zygote.spawn(self._record.id, self._directory, runtime.child_module)
+        undo.push_async_callback(monitor.destroy)
+        monitor.on_exit = lambda exit: containers.run_ended(live, exit)
+        monitor.on_exec_exit = lambda exec_id, code: containers.exec_ended(live, exec_id, code)
+        return monitor
+
+    async def _create(self, monitor: MonitorConnection, plan: Plan) -> Any:
+        config, log_config = self._record.config, self._record.host_config.log_config
+        driver = await self._containers.drivers.driver(LOG, log_config.type)
+        return await monitor.create(
+            plan, tty=config.tty, open_stdin=config.open_stdin, stdin_once=config.stdin_once,
+            log_directory=self._directory / "log", limits=driver.limits(log_config.config),
+            size=tuple(self._record.host_config.console_size or (0, 0)),
+        )
+
+    async def _connect_sessions(self, monitor: MonitorConnection) -> None:
+        sessions, self._live.sessions = self._live.sessions, []
+        for session in sessions:
+            session.connect(await monitor.attach(**session.wants))
+
+    # ------------------------------------------------------------------ plan
+
+    async def _plan(self, undo: AsyncExitStack) -> Plan:
+        record, drivers = self._record, self._containers.drivers
+        with self._timeline.step("volumes", "volume", f"{len(record.mounts)} mounts"):
+            sources = await hold_volumes(self._containers, record, undo)
+        with self._timeline.step("metadata", "core", "OCI runtime spec"):
+            self._live.spec = built = await build_spec(self._containers, record, sources)
+        root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
+        with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
+            plan = await drivers.call(
+                RUNTIME, record.runtime, "create", lambda d: d.create(record.id, built, root, self._directory)
+            )
+        undo.push_async_callback(drivers.call, RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id))
+        return plan
+
+    # ------------------------------------------------------------------ network
+
+    async def _join_networks(self, pid: int, undo: AsyncExitStack) -> dict[str, EndpointRecord]:
+        record = self._record
+        joined: dict[str, EndpointRecord] = {}
+        for name, endpoint in record.endpoints.items():
+            network = self._containers.networks.get(endpoint.network_id or name).network
+            wanted = Endpoint(
+                id=endpoint.endpoint_id or new_id(), network_id=network.id, container_id=record.id,
+                container_name=record.name, ip_address=_address(endpoint), mac_address=_mac(record, endpoint),
+                labels=record.config.labels,
+            )
+            attachment = await self._attach(network, wanted, pid)
+            undo.push_async_callback(
+                self._containers.drivers.call, NETWORK, network.driver, "detach",
+                lambda d, n=network, a=attachment: d.detach(n, a),
+            )
+            joined[name] = msgspec.structs.replace(
+                endpoint, network_id=network.id, network_name=network.name, endpoint_id=wanted.id,
+                attachment=attachment,
+            )
+        await asyncio.to_thread(self._write_files, joined)
+        for name, endpoint in joined.items():
+            await self._containers.events.emit(
+                "network", "connect", endpoint.network_id,
+                {"container": record.id, "name": name, "type": self._containers.networks.get(name).network.driver},
+            )
+        return joined
+
+    async def _attach(self, network: Network, wanted: Endpoint, pid: int) -> Attachment:
+        """Publishes each port on the first host port of its range that is free."""
+        driver = network.driver
+        sandbox = (await self._containers.drivers.driver(NETWORK, driver)).sandbox
+        netns = f"/proc/{pid}/ns/net" if sandbox == "new" else ""
+        ranges = bindings(self._record.config, self._record.host_config) if sandbox == "new" else []
+        tries = max((len(choices) for _, choices in ranges), default=1)
+        for number in range(tries):
+            ports = tuple(_choose(binding, choices, number) for binding, choices in ranges)
+            endpoint = replace(wanted, ports=ports)
+            try:
+                return await self._containers.drivers.call(
+                    NETWORK, driver, "attach", lambda d, e=endpoint: d.attach(network, e, netns)
+                )
+            except Conflict:
+                if number == tries - 1:
+                    raise
+        raise AssertionError("no attempt was made")
+
+    def _write_files(self, joined: dict[str, EndpointRecord]) -> None:
+        for name, content in network_files(self._containers, self._record, joined).items():
+            with open(self._directory / name, "w") as file:
+                file.write(content)
+
+
+async def hold_volumes(containers: Containers, record: Container, undo: AsyncExitStack | None = None) -> dict[str, str]:
+    """The host path of each volume and bind of the container by destination, mounted for it.
+
+    A missing source of ``-v`` is made as a folder, as Docker does, and said in the log.
+    """
+    sources: dict[str, str] = {}
+    for point in record.mounts:
+        if point.type == "volume":
+            sources[point.destination] = await containers.volumes.hold(point, record.id)
+            if undo is not None:
+                undo.push_async_callback(containers.volumes.release, point, record.id)
+        elif point.type == "bind":
+            await asyncio.to_thread(_check_source, point, record.id)
+            sources[point.destination] = point.source
+    return sources
+
+
+def _check_source(point: MountPoint, container_id: str) -> None:
+    if os.path.exists(point.source):
+        return
+    if "create" not in point.options:
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+        )
+    os.makedirs(point.source, mode=0o755)
+    log.warning("container %s: bind source %s did not exist and was made", container_id[:12], point.source)
+
+
+async def tear_down(containers: Containers, record: Container, endpoints: dict[str, EndpointRecord]) -> list[str]:
+    """Network, volumes and cgroup of an ended run are released; what fails is logged and does not stop the rest."""
+    steps = [_detach(containers, endpoint) for endpoint in endpoints.values() if endpoint.attachment]
+    steps += [containers.volumes.release(point, record.id) for point in record.mounts if point.type == "volume"]
+    steps.append(
+        containers.drivers.call(RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id))
+    )
+    failures = [str(error) for error in await asyncio.gather(*steps, return_exceptions=True) if error is not None]
+    for failure in failures:
+        log.error("container %s: not released: %s", record.id[:12], failure)
+    return failures
+
+
+async def _detach(containers: Containers, endpoint: EndpointRecord) -> None:
+    network = containers.networks.get(endpoint.network_id).network
+    attachment = endpoint.attachment
+    assert attachment is not None
+    await containers.drivers.call(NETWORK, network.driver, "detach", lambda d: d.detach(network, attachment))
+    await containers.events.emit("network", "disconnect", network.id, {"name": network.name, "type": network.driver})
+
+
+def _choose(binding: PortBinding, choices: tuple[int, ...], number: int) -> PortBinding:
+    return replace(binding, host_port=choices[min(number, len(choices) - 1)])
+
+
+def _address(endpoint: EndpointRecord) -> str:
+    ipam = endpoint.config.ipam_config if endpoint.config else None
+    return ipam.ipv4_address if ipam else ""
+
+
+def _mac(record: Container, endpoint: EndpointRecord) -> str:
+    return (endpoint.config.mac_address if endpoint.config else "") or record.config.mac_address

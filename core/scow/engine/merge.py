@@ -1,0 +1,65 @@
+"""A create request and its image's configuration, made one (Docker's rules)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scow.errors import InvalidArgument
+from scow.types import ContainerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scow.types import CreateRequest
+
+
+def merge(request: CreateRequest, image: ContainerConfig) -> ContainerConfig:
+    """What the container runs with: the request's values, the image's where the request is silent.
+
+    An entrypoint in the request drops the image's command too; ``[""]`` clears the entrypoint. Environment and labels
+    are joined by key, volumes and exposed ports by union.
+    """
+    fields = {name: getattr(request, name) for name in ContainerConfig.__struct_fields__}
+    if request.entrypoint is None:
+        fields["entrypoint"] = image.entrypoint
+        fields["cmd"] = request.cmd or image.cmd
+    elif request.entrypoint == [""]:
+        fields["entrypoint"] = None
+    fields["env"] = merge_env(image.env, request.env)
+    fields["labels"] = {**image.labels, **request.labels}
+    fields["volumes"] = {**image.volumes, **request.volumes}
+    fields["exposed_ports"] = {**image.exposed_ports, **request.exposed_ports}
+    for name in ("user", "working_dir", "stop_signal"):
+        fields[name] = getattr(request, name) or getattr(image, name)
+    for name in ("stop_timeout", "healthcheck", "shell"):
+        fields[name] = getattr(image, name) if getattr(request, name) is None else getattr(request, name)
+    return ContainerConfig(**fields)
+
+
+def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
+    """``KEY=value`` lists joined by key, *over* winning; a bare ``KEY`` in *over* removes it."""
+    values = dict(line.partition("=")[::2] for line in base)
+    for line in over:
+        key, equals, value = line.partition("=")
+        if not key:
+            raise InvalidArgument(f"invalid environment variable: {line!r}")
+        if equals:
+            values[key] = value
+        else:
+            values.pop(key, None)
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def command(config: ContainerConfig) -> tuple[str, tuple[str, ...]]:
+    """The program and its arguments; raises `InvalidArgument` where there are none."""
+    words = [*(config.entrypoint or []), *(config.cmd or [])]
+    if not words or not words[0]:
+        raise InvalidArgument("no command specified", hint="the image has none: name a command after the image")
+    return words[0], tuple(words[1:])
+
+
+def as_config(request: CreateRequest) -> ContainerConfig:
+    """The request's part that is a `ContainerConfig`."""
+    return msgspec.convert(msgspec.to_builtins(request), ContainerConfig)

@@ -1,0 +1,127 @@
+"""The networks that containers join: the three built-in ones, each by a driver of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scow.engine.filters import check_filters, match_labels
+from scow.engine.model import NetworkRecord
+from scow.engine.names import find, new_id
+from scow.errors import NotFound
+from scow.ports import NETWORK
+from scow.ports.network import Network
+from scow.state import Put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from scow.config import Config
+    from scow.engine.model import Container
+    from scow.ports.network import Attachment
+    from scow.state import State
+    from scow.engine.drivers import Drivers
+
+KIND = "network"
+FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+BRIDGE_NAME = "com.docker.network.bridge.name"
+
+
+class Networks:
+    """Every network by id. *containers* answers all containers, for what is attached where."""
+
+    def __init__(
+        self, drivers: Drivers, state: State, config: Config, containers: Callable[[], Sequence[Container]]
+    ) -> None:
+        self._drivers = drivers
+        self._state = state
+        self._config = config
+        self._containers = containers
+        self._records: dict[str, NetworkRecord] = {}
+        self._names: dict[str, str] = {}
+
+    def load(self) -> None:
+        """Reads the records; blocking, at start only."""
+        for row in self._state.load(KIND):
+            self._keep(msgspec.json.decode(row.data, type=NetworkRecord))
+
+    async def ensure_builtin(self) -> None:
+        """The networks ``bridge``, ``host`` and ``none`` exist in the state."""
+        bridge = self._config.drivers["network"]
+        wanted = {"bridge": bridge, "host": "host", "none": "none"}
+        for name, driver in wanted.items():
+            if name in self._names:
+                continue
+            options = {BRIDGE_NAME: self._config.bridge_name} if name == "bridge" else {}
+            network = Network(new_id(), name, driver, options=options)
+            await self._save(NetworkRecord(network=network, created_ns=time.time_ns(), builtin=True))
+
+    async def restore(self, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
+        """The networks of drivers that keep something in the kernel are there, with *attachments* (network id and
+        attachment of each running container). Answers what was repaired."""
+        repaired: list[str] = []
+        for driver in sorted({record.network.driver for record in self._records.values()}):
+            mine = {r.network.id: r.network for r in self._records.values() if r.network.driver == driver}
+            created = []
+            for network in mine.values():
+                made = await self._drivers.call(NETWORK, driver, "create", lambda d, n=network: d.create(n))
+                if made != network:
+                    await self._save(msgspec.structs.replace(self._records[network.id], network=made))
+                created.append(made)
+            known = {network.id: network for network in created}
+            held = [(known[key], attachment) for key, attachment in attachments if key in known]
+            repaired += await self._drivers.call(NETWORK, driver, "restore", lambda d, c=created, h=held: d.restore(c, h))
+        return repaired
+
+    def get(self, ref: str) -> NetworkRecord:
+        """By id, name or unique id prefix; raises `NotFound` ("network x not found")."""
+        try:
+            return find(ref, "network", self._records, self._names)
+        except NotFound:
+            raise NotFound(f"network {ref} not found") from None
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[NetworkRecord]:
+        """Newest first; filters as Docker has them."""
+        filters = check_filters(filters or {}, FILTERS)
+        found = sorted(self._records.values(), key=lambda record: record.created_ns, reverse=True)
+        return [record for record in found if self._matches(record, filters)]
+
+    def _matches(self, record: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
+        network = record.network
+        tests = {
+            "driver": lambda value: network.driver == value,
+            "id": network.id.startswith,
+            "name": lambda value: value in network.name,
+            "scope": lambda value: value == "local",
+            "type": lambda value: (value == "builtin") == record.builtin,
+            "dangling": lambda value: (value.lower() in ("1", "true"))
+            == (not record.builtin and not self.containers(network.id)),
+        }
+        for name, values in filters.items():
+            if name == "label":
+                if not match_labels(values, network.labels):
+                    return False
+            elif not any(tests[name](value) for value in values):
+                return False
+        return True
+
+    def containers(self, network_id: str) -> list[Container]:
+        """The containers that are attached to the network now."""
+        return [
+            container
+            for container in self._containers()
+            if any(e.network_id == network_id and e.attachment for e in container.endpoints.values())
+        ]
+
+    async def _save(self, record: NetworkRecord) -> None:
+        network = replace(record.network, options=dict(record.network.options), labels=dict(record.network.labels))
+        record = msgspec.structs.replace(record, network=network)
+        await self._state.commit(Put(KIND, network.id, network.name, msgspec.json.encode(record)))
+        self._keep(record)
+
+    def _keep(self, record: NetworkRecord) -> None:
+        self._records[record.network.id] = record
+        self._names[record.network.name] = record.network.id

@@ -1,0 +1,110 @@
+"""Attached clients: of a container (before or while it runs) and of an exec."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from scow.engine.detach import DetachScanner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from scow.engine.monitor_client import AttachStream
+
+
+class Session(Protocol):
+    """One attached client. *tty* says that its bytes are raw; otherwise they are Docker's multiplexed stream."""
+
+    tty: bool
+
+    async def read(self) -> bytes:
+        """The next bytes for the client; ``b""`` at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """The client's input; waits while the process does not read."""
+
+    def close_stdin(self) -> None:
+        """The client half-closed its side."""
+
+    def abort(self) -> None:
+        """The client is gone."""
+
+
+class StreamSession:
+    """A session that may be opened before its process exists: until `connect` it waits, and the first byte is kept.
+
+    *history* is given before the live bytes (``attach?logs=1``). *wants* holds what the client asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        tty: bool,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        detach_keys: bytes,
+        history: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.tty = tty
+        self.wants = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        self._scanner = DetachScanner(detach_keys) if tty and stdin else None
+        self._history = history
+        self._stream: AttachStream | None = None
+        self._connected = asyncio.Event()
+        self._ended = False
+        self._stdin_closed = False
+        self.detached = False
+
+    def connect(self, stream: AttachStream) -> None:
+        """The process's streams are *stream*; what waited goes on."""
+        if self._ended:
+            stream.abort()
+            return
+        self._stream = stream
+        if self._stdin_closed:
+            stream.close_stdin()
+        self._connected.set()
+
+    async def read(self) -> bytes:
+        """See `Session.read`."""
+        if self._history is not None:
+            async for chunk in self._history:
+                return chunk
+            self._history = None
+        await self._connected.wait()
+        if self._stream is None or self.detached:
+            return b""
+        return await self._stream.read()
+
+    async def write(self, data: bytes) -> None:
+        """See `Session.write`; input for a client that did not ask for stdin is dropped."""
+        if not self.wants["stdin"]:
+            return
+        if self._scanner is not None:
+            data, found = self._scanner.feed(data)
+            if found:
+                await self._send(data)
+                self.detached = True
+                self.abort()
+                return
+        await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        await self._connected.wait()
+        if data and self._stream is not None:
+            await self._stream.write(data)
+
+    def close_stdin(self) -> None:
+        """See `Session.close_stdin`."""
+        self._stdin_closed = True
+        if self._stream is not None and self.wants["stdin"]:
+            self._stream.close_stdin()
+
+    def abort(self) -> None:
+        """See `Session.abort`; also ends a session whose process never came."""
+        self._ended = True
+        if self._stream is not None:
+            self._stream.abort()
+        self._connected.set()

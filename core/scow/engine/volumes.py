@@ -1,0 +1,183 @@
+"""Named objects over the volume drivers: create, find, hold, fill from the image, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scow.engine.filters import check_filters, match_labels
+from scow.engine.model import VolumeRecord
+from scow.engine.names import VOLUME_NAME, new_id
+from scow.errors import Conflict, InvalidArgument, NotFound, ScowError, SyscallError
+from scow.linux.mounts import mounted
+from scow.linux.syscalls import RESOLVE_IN_ROOT, openat2
+from scow.ports import VOLUME
+from scow.state import Delete, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from scow.engine.model import Container, MountPoint
+    from scow.events import Events
+    from scow.ports import Mount
+    from scow.state import State
+    from scow.engine.drivers import Drivers
+
+KIND = "volume"
+FILTERS = ("dangling", "driver", "label", "name")
+
+
+class Volumes:
+    """The volumes that the engine knows. *users* answers the containers, to refuse removal while in use."""
+
+    def __init__(
+        self, drivers: Drivers, state: State, events: Events, default_driver: str,
+        users: Callable[[], Sequence[Container]],
+    ) -> None:
+        self._drivers = drivers
+        self._state = state
+        self._events = events
+        self._default = default_driver
+        self._users = users
+        self._records: dict[str, VolumeRecord] = {}
+        self._lock = asyncio.Lock()
+
+    def load(self) -> None:
+        """Reads the records; blocking, at start only."""
+        for row in self._state.load(KIND):
+            record = msgspec.json.decode(row.data, type=VolumeRecord)
+            self._records[record.name] = record
+
+    async def create(
+        self, name: str, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
+    ) -> VolumeRecord:
+        """The volume exists; one of that name is answered as it is. An empty *name* makes an anonymous volume."""
+        anonymous = not name
+        name = name or new_id()
+        driver = driver or self._default
+        if not VOLUME_NAME.fullmatch(name):
+            raise InvalidArgument(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed',
+                hint="if you intended to pass a host directory, use an absolute path",
+            )
+        async with self._lock:
+            known = self._records.get(name)
+            if known is not None:
+                if known.driver != driver:
+                    raise Conflict(
+                        f"a volume named {name} already exists with the {known.driver} driver",
+                        hint="choose a different volume name",
+                    )
+                return known
+            volume = await self._drivers.call(
+                VOLUME, driver, "create", lambda d: d.create(name, options, labels)
+            )
+            record = VolumeRecord(
+                name=name, driver=driver, created_ns=volume.created_ns or time.time_ns(), mountpoint=volume.mountpoint,
+                labels=dict(labels), options=dict(options), anonymous=anonymous,
+            )
+            await self._state.commit(Put(KIND, name, name, msgspec.json.encode(record)))
+            self._records[name] = record
+        await self._events.emit("volume", "create", name, {"driver": driver})
+        return record
+
+    def get(self, name: str) -> VolumeRecord:
+        """Raises `NotFound` in Docker's words."""
+        try:
+            return self._records[name]
+        except KeyError:
+            raise NotFound(f"get {name}: no such volume") from None
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[VolumeRecord]:
+        """By name; filters dangling, driver, label, name."""
+        filters = check_filters(filters or {}, FILTERS)
+        records = sorted(self._records.values(), key=lambda record: record.name)
+        if "name" in filters:
+            records = [r for r in records if any(part in r.name for part in filters["name"])]
+        if "driver" in filters:
+            records = [r for r in records if r.driver in filters["driver"]]
+        if "label" in filters:
+            records = [r for r in records if match_labels(filters["label"], r.labels)]
+        if "dangling" in filters:
+            wanted = filters["dangling"][0].lower() in ("1", "true")
+            used = {point.name for container in self._users() for point in container.mounts if point.name}
+            records = [r for r in records if (r.name not in used) == wanted]
+        return records
+
+    async def remove(self, name: str, force: bool = False) -> None:
+        """The volume and its content are gone; raises `Conflict` while a container has it, running or not."""
+        async with self._lock:
+            if name not in self._records and force:
+                return
+            record = self.get(name)
+            users = [c.id for c in self._users() if any(point.name == name for point in c.mounts)]
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            try:
+                await self._drivers.call(VOLUME, record.driver, "remove", lambda d: d.remove(name), deadline_s=600)
+            except NotFound:
+                if not force:
+                    raise
+            await self._state.commit(Delete(KIND, name))
+            del self._records[name]
+        await self._events.emit("volume", "destroy", name, {"driver": record.driver})
+
+    async def hold(self, point: MountPoint, holder: str) -> str:
+        """The host path of volume *point*, mounted for container *holder*."""
+        record = self.get(point.name)
+        path = await self._drivers.call(VOLUME, record.driver, "mount", lambda d: d.mount(point.name, holder))
+        await self._events.emit(
+            "volume", "mount", point.name,
+            {"container": holder, "destination": point.destination, "driver": record.driver,
+             "propagation": point.propagation, "read/write": str(point.rw).lower()},
+        )
+        return str(path)
+
+    async def release(self, point: MountPoint, holder: str) -> None:
+        """*holder* needs the volume no longer; a driver that fails is told by the log of the caller."""
+        record = self._records.get(point.name)
+        if record is None:
+            return
+        await self._drivers.call(VOLUME, record.driver, "unmount", lambda d: d.unmount(point.name, holder))
+        await self._events.emit("volume", "unmount", point.name, {"container": holder, "driver": record.driver})
+
+    async def fill(self, point: MountPoint, image_root: Sequence[Mount], holder: str) -> None:
+        """Copy-up: an empty volume has the content (and owner and mode) that the image has at its destination."""
+        path = await self.hold(point, holder)
+        try:
+            await asyncio.to_thread(_copy_up, image_root, point.destination, path)
+        finally:
+            await self.release(point, holder)
+
+
+def _copy_up(image_root: Sequence[Mount], inside: str, target: str) -> None:
+    with os.scandir(target) as entries:
+        if next(entries, None) is not None:
+            return
+    with mounted(image_root) as root:
+        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            source = openat2(root_fd, inside.lstrip("/"), flags, 0, RESOLVE_IN_ROOT)
+        except SyscallError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+        finally:
+            os.close(root_fd)
+        destination = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            command = ["cp", "-a", "--reflink=auto", f"/proc/self/fd/{source}/.", f"/proc/self/fd/{destination}/"]
+            done = subprocess.run(command, pass_fds=(source, destination), capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ScowError(f"cannot copy {inside} of the image into the volume: {done.stderr.strip()[-300:]}")
+        finally:
+            os.close(source)
+            os.close(destination)

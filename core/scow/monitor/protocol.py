@@ -1,0 +1,122 @@
+"""How scowd, zygote and monitors talk: framing, descriptors, addresses.
+
+Two kinds of socket:
+
+* scowd - zygote: one ``SOCK_SEQPACKET`` pair, one JSON object a packet, a descriptor beside ``spawn`` (`send_packet`).
+* scowd - monitor: streams; each message is a 4-byte big-endian length and a JSON object (`encode`, `Decoder`). Requests
+  ``{"op": …, "seq": n, …}`` are answered ``{"seq": n, "ok": {…}}`` or ``{"seq": n, "error": {"message", "kind",
+  "errno"}}``; events carry ``"event"`` and no ``seq``. Additions only: unknown members are ignored, unknown operations
+  are refused with kind ``unsupported``; ``hello`` tells version and capabilities.
+
+Standard library only: the zygote imports this before its heap is frozen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+VERSION = 1
+MAX_MESSAGE = 64 << 20
+MAX_PACKET = 1 << 16
+_LENGTH = struct.Struct("!I")
+_FD = struct.Struct("i")
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+_loads = json.JSONDecoder().decode
+
+Message = dict[str, Any]
+
+
+class ProtocolError(Exception):
+    """The other side sent what is no message; the connection cannot be used any further."""
+
+
+def encode(message: Message) -> bytes:
+    """*message* as it goes over a stream."""
+    body = _dumps(message).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Cuts a stream into messages. `feed` it bytes, then `take` until None; `rest` is what follows the last one taken."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> None:
+        """*data* follows what was fed before."""
+        self._buffer += data
+
+    def take(self) -> Message | None:
+        """The next whole message, None when there is none yet. Raises `ProtocolError`."""
+        if len(self._buffer) < 4:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > MAX_MESSAGE:
+            raise ProtocolError(f"message of {length} bytes")
+        if len(self._buffer) < 4 + length:
+            return None
+        body = self._buffer[4 : 4 + length]
+        self._buffer = self._buffer[4 + length :]
+        try:
+            message = _loads(body.decode())
+        except ValueError as error:
+            raise ProtocolError(f"malformed message: {error}") from error
+        if not isinstance(message, dict):
+            raise ProtocolError("a message is an object")
+        return message
+
+    def rest(self) -> bytes:
+        """The bytes after the last message taken; the decoder is empty afterwards."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+
+def send_packet(sock: socket.socket, message: Message, fd: int | None = None) -> None:
+    """*message* went to the zygote's peer as one packet, with a duplicate of *fd* (SCM_RIGHTS)."""
+    ancillary = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))]
+    sock.sendmsg([_dumps(message).encode()], ancillary)
+
+
+def receive_packet(sock: socket.socket) -> tuple[Message | None, int | None]:
+    """The next packet and its descriptor (close-on-exec); ``(None, None)`` at the end. Raises `BlockingIOError`."""
+    data, ancillary, _flags, _address = sock.recvmsg(MAX_PACKET, socket.CMSG_SPACE(_FD.size), socket.MSG_CMSG_CLOEXEC)
+    fd: int | None = None
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= _FD.size:
+            (fd,) = _FD.unpack_from(payload)
+    if not data:
+        return None, fd
+    return _loads(data.decode()), fd
+
+
+def socket_name(container_id: str) -> str:
+    """The file name of a monitor's socket in ``<run root>/m``."""
+    return f"{container_id[:12]}.sock"
+
+
+def listen(directory_fd: int, name: str) -> socket.socket:
+    """A listening stream socket at *name* in the directory, in place of a stale one; no path is too long for it."""
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    listener.bind(f"/proc/self/fd/{directory_fd}/{name}")
+    listener.listen(128)
+    return listener
+
+
+def start_ticks(pid: int) -> int:
+    """When *pid* started, in clock ticks since boot (field 22 of proc(5) stat): with the pid, its identity."""
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        stat = os.read(fd, 1024)
+    finally:
+        os.close(fd)
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])

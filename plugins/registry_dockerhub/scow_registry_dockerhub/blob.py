@@ -1,0 +1,98 @@
+"""A blob as a stream that outlives its connection: what breaks off goes on where it stopped."""
+
+from __future__ import annotations
+
+import io
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+import urllib3.exceptions
+from scow.errors import ScowError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import requests
+
+FAILURES = 4
+"""How many times in a row a stream may break off."""
+_PROGRESS_BYTES = 1 << 20  # after so many bytes it is another row
+_BLOCK = 1 << 18
+
+
+class BlobStream(io.RawIOBase):
+    """The bytes of a blob of *size_bytes* from *offset_bytes* on, never more than that; *open_at* asks for the rest
+    from an offset, *pause* waits. Raises `Unavailable` where too many connections in a row break off."""
+
+    def __init__(
+        self,
+        open_at: Callable[[int], requests.Response],
+        size_bytes: int,
+        offset_bytes: int,
+        pause: Callable[[float], None],
+        what: str,
+    ) -> None:
+        super().__init__()
+        self._open_at, self._pause, self._what = open_at, pause, what
+        self._size, self._at = size_bytes, offset_bytes
+        self._failures, self._failed_at = 0, offset_bytes
+        self._response: requests.Response | None = open_at(offset_bytes) if offset_bytes < size_bytes else None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most *size* bytes, fewer only at the end of the blob; all of it where *size* is negative."""
+        if size < 0:
+            return self.readall()
+        while self._at < self._size and size:
+            data = self._read_some(min(size, self._size - self._at))
+            if data:
+                self._at += len(data)
+                return data
+        return b""
+
+    def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase.readinto`."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """The connection is free for others, or closed where the blob was not read to its end."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+        super().close()
+
+    def _read_some(self, size: int) -> bytes:
+        if self._response is None:
+            self._response = self._open_at(self._at)
+        reason: object = "it ended early"
+        try:
+            data: bytes = self._response.raw.read(size, decode_content=False)
+            if data:
+                return data
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
+            if isinstance(error, ScowError):
+                raise
+            reason = type(error).__name__
+        self._response.close()
+        self._response = None
+        if self._at - self._failed_at >= _PROGRESS_BYTES:
+            self._failures = 0
+        self._failures, self._failed_at = self._failures + 1, self._at
+        if self._failures >= FAILURES:
+            raise Unavailable(f"the download of {self._what} broke off at byte {self._at} of {self._size}: {reason}")
+        self._pause(0.2 * 2 ** (self._failures - 1))
+        return b""
+
+
+def skip(response: requests.Response, count: int) -> None:
+    """Reads *count* bytes away: a server that ignores ``Range`` begins at the start."""
+    while count > 0:
+        data = response.raw.read(min(count, _BLOCK), decode_content=False)
+        if not data:
+            return
+        count -= len(data)

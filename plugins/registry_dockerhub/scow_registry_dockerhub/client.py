@@ -1,0 +1,82 @@
+"""Requests to one registry on somebody's behalf: transport and tokens together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scow_registry_dockerhub.answers import Refused
+from scow_registry_dockerhub.tokens import Tokens
+from scow_registry_dockerhub.transport import ATTEMPTS, READ_TIMEOUT_S, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    import requests
+    from scow.ports.registry import Credentials
+
+    from scow_registry_dockerhub.endpoints import Endpoint, Endpoints
+
+
+class Client:
+    """Speaks the distribution protocol's requests. Thread-safe."""
+
+    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5) -> None:
+        self.endpoints = endpoints
+        self.transport = Transport(endpoints, pause_s=pause_s)
+        self.tokens = Tokens(self.transport, endpoints)
+
+    def request(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        *,
+        scopes: frozenset[str],
+        credentials: Credentials | None,
+        wanted: Collection[int] = (200,),
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        attempts: int = ATTEMPTS,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> requests.Response:
+        """The answer to *method* at *target* (``/v2/…``, or a whole URL that the registry gave), its body unread.
+
+        Raises `Refused` where its status is not *wanted*, `Unauthorized` and `Unavailable`. Credentials go to the
+        registry and its token server only: a whole URL elsewhere is asked without.
+        """
+        foreign = not target.startswith("/")
+        url = target if foreign else self.transport.url(endpoint, target)
+        own = not foreign or url.startswith(self.transport.url(endpoint, "/"))
+        given = dict(headers or {})
+        if own and (authorization := self.tokens.header(endpoint, scopes, credentials)):
+            given["Authorization"] = authorization
+
+        def send() -> requests.Response:
+            return self.transport.send(
+                endpoint, method, url, given, body=body, attempts=attempts, read_timeout_s=read_timeout_s
+            )
+
+        response = send()
+        if response.status_code == 401 and own and (body is None or isinstance(body, bytes)):
+            authorization = self.tokens.challenged(endpoint, response, scopes, credentials)
+            if authorization:
+                response.close()
+                given["Authorization"] = authorization
+                response = send()
+        if response.status_code not in wanted:
+            raise Refused.of(endpoint, response)
+        return response
+
+    def close(self) -> None:
+        """No connection is left open."""
+        self.transport.close()
+
+
+def pull_scope(repository: str) -> frozenset[str]:
+    """The scope to read *repository*."""
+    return frozenset({f"repository:{repository}:pull"})
+
+
+def push_scope(repository: str, mount_from: Iterable[str] = ()) -> frozenset[str]:
+    """The scope to write *repository* and to mount blobs of the others."""
+    return frozenset({f"repository:{repository}:pull,push", *(f"repository:{name}:pull" for name in mount_from)})

@@ -1,0 +1,262 @@
+"""The registry backend for everything that speaks the OCI distribution protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from urllib.parse import urljoin, urlsplit
+
+from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupported
+from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from scow.ports.registry import Manifest
+
+from scow_registry_dockerhub.endpoints import Endpoints, login_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import requests
+    from scow.ports import DriverContext
+    from scow.ports.registry import Credentials
+    from scow.reference import Reference
+
+    from scow_registry_dockerhub.client import Client
+    from scow_registry_dockerhub.endpoints import Endpoint
+
+ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
+_PAGES = 1000
+
+T = TypeVar("T")
+
+
+class DistributionBackend:
+    """A `RegistryBackend` over HTTP. The option ``registries`` is the config file's section of that name; requests is
+    imported when the first registry is spoken to (60 ms)."""
+
+    def __init__(self, context: DriverContext) -> None:
+        self._endpoints = Endpoints(context.options.get("registries") or {})
+        self._pause_s = float(context.options.get("retry_pause_s", 0.5))
+        self._lock = threading.Lock()
+        self._made: Client | None = None
+
+    def check(self) -> None:
+        """Usable on every host; whether a registry is within reach shows when it is asked."""
+
+    def serves(self, host: str) -> bool:
+        """No host in particular: this backend is the default one."""
+        return False
+
+    def resolve(self, ref: Reference, credentials: Credentials | None, progress: Callable[[str], None]) -> Manifest:
+        """See `RegistryBackend`; mirrors are asked first."""
+        return self._from_any(ref, credentials, lambda endpoint, who: self._manifest(endpoint, ref, who))
+
+    def manifest(self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None) -> Manifest:
+        """See `RegistryBackend`."""
+        return self.resolve(ref.with_digest(descriptor.digest), credentials, lambda line: None)
+
+    @contextmanager
+    def fetch(
+        self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None, offset_bytes: int = 0
+    ) -> Iterator[BinaryIO]:
+        """See `RegistryBackend`. A connection that breaks is replaced, a few times, by one that goes on there."""
+        from scow_registry_dockerhub.blob import BlobStream
+
+        def open_at(offset: int) -> requests.Response:
+            return self._from_any(
+                ref, credentials, lambda endpoint, who: self._blob(endpoint, ref, descriptor, who, offset)
+            )
+
+        pause = self._client().transport.pause
+        what = f"{descriptor.digest} from {ref.host}"
+        with BlobStream(open_at, descriptor.size_bytes, offset_bytes, pause, what) as stream:
+            yield cast("BinaryIO", stream)
+
+    def push_blob(
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        open_blob: Callable[[], BinaryIO],
+        credentials: Credentials | None,
+        sent: Callable[[int], None],
+        mount_from: Iterable[str] = (),
+    ) -> bool:
+        """See `RegistryBackend`."""
+        from scow_registry_dockerhub.answers import Refused, push_error
+        from scow_registry_dockerhub.push import Upload
+
+        endpoint = self._endpoints.registry(ref.host)
+        upload = Upload(self._client(), endpoint, ref.repository, descriptor, credentials, mount_from)
+        try:
+            return upload.run(open_blob, sent)
+        except Refused as refused:
+            raise push_error(refused, ref) from None
+
+    def push_manifest(self, ref: Reference, manifest: Manifest, credentials: Credentials | None) -> None:
+        """See `RegistryBackend`."""
+        from scow_registry_dockerhub.answers import Refused, push_error
+        from scow_registry_dockerhub.client import push_scope
+
+        name = ref.tag or ref.digest or manifest.descriptor.digest
+        try:
+            self._client().request(
+                self._endpoints.registry(ref.host),
+                "PUT",
+                f"/v2/{ref.repository}/manifests/{name}",
+                scopes=push_scope(ref.repository),
+                credentials=credentials,
+                wanted=(200, 201),
+                headers={"Content-Type": manifest.descriptor.media_type},
+                body=manifest.data,
+            ).close()
+        except Refused as refused:
+            raise push_error(refused, ref) from None
+
+    def tags(self, ref: Reference, credentials: Credentials | None) -> list[str]:
+        """See `RegistryBackend`; every page is read."""
+        return self._from_any(ref, credentials, lambda endpoint, who: self._tags(endpoint, ref, who))
+
+    def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
+        """See `RegistryBackend`; *host* may be an address, as ``docker login`` sends it."""
+        from scow_registry_dockerhub.answers import Refused
+
+        endpoint = self._endpoints.registry(login_host(host))
+        client = self._client()
+        try:
+            client.request(endpoint, "GET", "/v2/", scopes=frozenset(), credentials=credentials).close()
+            identity = client.tokens.refresh_token(endpoint, credentials)
+        except Refused as refused:
+            raise refused.generic() from None
+        return {"Status": "Login Succeeded", "IdentityToken": identity}
+
+    def close(self) -> None:
+        """No connection is left open; waits between attempts end with `Unavailable`."""
+        with self._lock:
+            if self._made is not None:
+                self._made.close()
+
+    def _client(self) -> Client:
+        with self._lock:
+            if self._made is None:
+                from scow_registry_dockerhub.client import Client
+
+                self._made = Client(self._endpoints, pause_s=self._pause_s)
+            return self._made
+
+    def _from_any(
+        self, ref: Reference, credentials: Credentials | None, ask: Callable[[Endpoint, Credentials | None], T]
+    ) -> T:
+        """What the first mirror that has it answers, or else the registry, whose refusal is the one that counts."""
+        from scow_registry_dockerhub.answers import Refused, pull_error
+
+        self._client()
+        for endpoint in self._endpoints.reading(ref.host):
+            try:
+                return ask(endpoint, None if endpoint.mirror else credentials)
+            except Refused as refused:
+                if not endpoint.mirror:
+                    raise pull_error(refused, ref) from None
+            except ScowError:
+                if not endpoint.mirror:
+                    raise
+        raise Unavailable(f"no endpoint for registry {ref.host}")
+
+    def _manifest(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> Manifest:
+        from scow_registry_dockerhub.answers import MANIFEST_LIMIT_BYTES, read_body
+        from scow_registry_dockerhub.client import pull_scope
+
+        response = self._client().request(
+            endpoint,
+            "GET",
+            f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}",
+            scopes=pull_scope(ref.repository),
+            credentials=credentials,
+            headers={"Accept": ACCEPT},
+        )
+        data = read_body(response, MANIFEST_LIMIT_BYTES)
+        said = ref.digest or response.headers.get("Docker-Content-Digest", "")
+        digest = _digest_like(said, data)
+        if said and digest != said:
+            raise Corrupt(f"manifest for {ref.familiar} is {digest}, but registry {endpoint.host} calls it {said}")
+        media_type = _media_type(response.headers.get("Content-Type", ""), data, ref)
+        return Manifest(Descriptor(media_type, digest, len(data)), data)
+
+    def _blob(
+        self,
+        endpoint: Endpoint,
+        ref: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        offset_bytes: int,
+    ) -> requests.Response:
+        from scow_registry_dockerhub.blob import skip
+        from scow_registry_dockerhub.client import pull_scope
+
+        headers = {"Accept-Encoding": "identity"}
+        if offset_bytes:
+            headers["Range"] = f"bytes={offset_bytes}-"
+        response = self._client().request(
+            endpoint,
+            "GET",
+            f"/v2/{ref.repository}/blobs/{descriptor.digest}",
+            scopes=pull_scope(ref.repository),
+            credentials=credentials,
+            wanted=(200, 206) if offset_bytes else (200,),
+            headers=headers,
+        )
+        if response.status_code == 200:
+            skip(response, offset_bytes)
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset_bytes}-"):
+            response.close()
+            raise Unavailable(f"registry {endpoint.host} answered another range of {descriptor.digest} than was asked")
+        return response
+
+    def _tags(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> list[str]:
+        from scow_registry_dockerhub.answers import read_body
+        from scow_registry_dockerhub.client import pull_scope
+
+        found: set[str] = set()
+        target = f"/v2/{ref.repository}/tags/list?n=1000"
+        for _ in range(_PAGES):
+            response = self._client().request(
+                endpoint, "GET", target, scopes=pull_scope(ref.repository), credentials=credentials
+            )
+            try:
+                found.update(map(str, json.loads(read_body(response, 16 << 20)).get("tags") or ()))
+            except (ValueError, AttributeError, TypeError):
+                raise Unavailable(
+                    f"registry {endpoint.host} answered no list of tags for {ref.familiar_name}"
+                ) from None
+            following = response.links.get("next", {}).get("url", "")
+            if not following:
+                break
+            page = urlsplit(urljoin(target, following))
+            target = f"{page.path}?{page.query}".removeprefix(endpoint.prefix)
+        return sorted(found)
+
+
+def _digest_like(said: str, data: bytes) -> str:
+    algorithm = "sha512" if said.startswith("sha512:") else "sha256"
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def _media_type(content_type: str, data: bytes, ref: Reference) -> str:
+    """That of the manifest itself where it has one (image-spec manifest.md), or else of the answer."""
+    try:
+        document = json.loads(data)
+        version, own = document.get("schemaVersion"), document.get("mediaType")
+    except (ValueError, AttributeError):
+        raise InvalidArgument(f"manifest for {ref.familiar} is not a json object") from None
+    if version == 1:
+        raise Unsupported(
+            f"manifest for {ref.familiar} has docker's schema 1, which no engine pulls any more",
+            hint="push the image again with a current client",
+        )
+    if own:
+        return str(own)
+    sent = content_type.partition(";")[0].strip()
+    if sent in (OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST):
+        return sent
+    return OCI_INDEX if "manifests" in document else OCI_MANIFEST

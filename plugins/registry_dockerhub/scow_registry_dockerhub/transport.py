@@ -1,0 +1,248 @@
+"""HTTP exchanges with registries: pooled connections, time limits, retries, redirects. Knows nothing of tokens."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+import threading
+import time
+import warnings
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+from scow import __version__
+from scow.errors import Unavailable
+
+from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 4.0
+READ_TIMEOUT_S = 30.0
+ATTEMPTS = 4
+CONNECT_ATTEMPTS = 2  # a host that does not answer at all is given up sooner
+LONGEST_WAIT_S = 30.0
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_BLOCK = 1 << 18
+
+# At debug level urllib3 writes down whole request targets, and those of a redirected blob hold a signature.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+
+
+class Transport:
+    """One pool of connections for all registries. `close` ends waits between attempts, too. Thread-safe."""
+
+    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5) -> None:
+        self._endpoints = endpoints
+        self._pause_s = pause_s
+        self._closed = threading.Event()
+        self._schemes: dict[str, str] = {}
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers["User-Agent"] = f"scow/{__version__}"
+        adapter = _Adapter(pool_connections=16, pool_maxsize=16)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+
+    def close(self) -> None:
+        """No connection is left open, and nobody waits for the next attempt."""
+        self._closed.set()
+        self._session.close()
+
+    def url(self, endpoint: Endpoint, path: str) -> str:
+        """The URL of *path* (``/v2/…``) at *endpoint*; finds out whether it speaks TLS where plain HTTP is allowed."""
+        return f"{self._scheme(endpoint)}://{endpoint.netloc}{endpoint.prefix}{path}"
+
+    def send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        body: Any = None,
+        attempts: int = ATTEMPTS,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> requests.Response:
+        """The answer, its body unread. Connection errors, 429 and 5xx are tried again, with growing pauses or those
+        that ``Retry-After`` asks for; the last such answer is returned. Raises `Unavailable` naming the host."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = self._follow(endpoint, method, url, dict(headers), body, read_timeout_s)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                failure = explain(urlsplit(url).netloc, error)
+                connected = not isinstance(error, requests.ConnectTimeout) and not _is_connect_failure(error)
+                if attempt >= (attempts if connected else min(attempts, CONNECT_ATTEMPTS)) or _is_certificate(error):
+                    # Not chained: what requests raises holds the whole URL, and with it signatures and tokens.
+                    raise failure from None
+                pause = self._backoff(attempt)
+                log.debug("%s; trying again in %.1f s", failure, pause)
+            else:
+                if response.status_code not in _RETRIED or attempt >= attempts:
+                    return response
+                asked = retry_after_s(response.headers.get("Retry-After", ""))
+                if asked is not None and asked > LONGEST_WAIT_S:
+                    return response
+                pause = self._backoff(attempt) if asked is None else asked
+                log.debug("registry %s answered %s; next in %.1f s", endpoint.netloc, response.status_code, pause)
+                response.close()
+            self.pause(pause)
+
+    def pause(self, seconds: float) -> None:
+        """Waits; raises `Unavailable` where the backend is closed meanwhile."""
+        if self._closed.wait(seconds):
+            raise Unavailable("the registry backend is closed")
+
+    def _backoff(self, attempt: int) -> float:
+        return self._pause_s * float(1 << (attempt - 1)) * random.uniform(0.75, 1.25)
+
+    def _follow(
+        self, endpoint: Endpoint, method: str, url: str, headers: dict[str, str], body: Any, read_timeout_s: float
+    ) -> requests.Response:
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = self._once(endpoint, method, url, headers, body, read_timeout_s)
+            target = response.headers.get("Location", "")
+            if response.status_code not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            url, before = urljoin(url, target), url
+            self.check_target(before, url)
+            if _origin(url) != _origin(before):
+                headers.pop("Authorization", None)
+        raise Unavailable(f"registry {endpoint.host} redirects without end")
+
+    def _once(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Any, read_timeout_s: float
+    ) -> requests.Response:
+        netloc = urlsplit(url).netloc
+        verify = endpoint.verify if netloc == endpoint.netloc else self._endpoints.registry(netloc).verify
+        proxies = {"http": "", "https": ""} if is_loopback(netloc) else None
+        if verify is False:  # the administrator chose it; catch_warnings is of no use with threads
+            warnings.filterwarnings("ignore", category=urllib3.exceptions.InsecureRequestWarning)
+        return self._session.request(
+            method,
+            url,
+            headers=dict(headers),
+            data=body,
+            stream=True,
+            allow_redirects=False,
+            timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
+            verify=verify,
+            auth=_no_auth,
+            proxies=proxies,
+        )
+
+    def check_target(self, before: str, target: str) -> None:
+        """Raises `Unavailable` where *target*, which the host of *before* named, would be spoken to in the clear."""
+        parts = urlsplit(target)
+        secure = parts.scheme == "https" or (parts.scheme == "http" and self._endpoints.plain_allowed(parts.netloc))
+        if not secure or not parts.hostname:
+            raise Unavailable(f"registry {urlsplit(before).netloc} redirects from https to {parts.scheme or 'nowhere'}")
+
+    def _scheme(self, endpoint: Endpoint) -> str:
+        if endpoint.scheme or not endpoint.plain:
+            return endpoint.scheme or "https"
+        known = self._schemes.get(endpoint.netloc)
+        if known is None:
+            known = self._probe(endpoint)
+        return known
+
+    def _probe(self, endpoint: Endpoint) -> str:
+        """TLS where the host speaks it, whatever it is allowed; remembered once it is certain."""
+        try:
+            self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S).close()
+        except requests.exceptions.SSLError as error:
+            if _is_certificate(error):
+                raise explain(endpoint.netloc, error) from None
+            return self._schemes.setdefault(endpoint.netloc, "http")
+        except (requests.RequestException, OSError) as error:
+            if _is_connect_failure(error):
+                return "http"  # the port is closed: nothing was learnt
+            return self._schemes.setdefault(endpoint.netloc, "http")
+        return self._schemes.setdefault(endpoint.netloc, "https")
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Retries are ours, and uploads are read in blocks larger than urllib3's 16 KiB."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, **pool)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps requests from looking into ~/.netrc."""
+    return request
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def retry_after_s(value: str) -> float | None:
+    """The seconds of a ``Retry-After`` header: a number or an HTTP date; None where there is none."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def explain(netloc: str, error: BaseException) -> Unavailable:
+    """*error* as a sentence that names the host and the reason, and nothing of the URL's path or query."""
+    name = netloc.rpartition("@")[2]
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Unavailable(
+                f"registry {name} has no valid certificate: {cause.verify_message}",
+                hint=f"registries: {{{name!r}: {{ca: FILE}}}} in the config file names the authority to trust",
+            )
+        if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
+            return Unavailable(f"cannot reach registry {name}: host name not found")
+        if isinstance(cause, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
+            return Unavailable(f"cannot reach registry {name}: no connection within {CONNECT_TIMEOUT_S:g} s")
+        if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+            return Unavailable(f"registry {name} does not answer")
+        if isinstance(cause, ssl.SSLError):
+            return Unavailable(f"cannot speak TLS with registry {name}: {(cause.reason or 'handshake failed').lower()}")
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            return Unavailable(f"cannot reach registry {name}: {cause.strerror.lower()}")
+    return Unavailable(f"the connection to registry {name} was lost")
+
+
+def _is_connect_failure(error: BaseException) -> bool:
+    return any(
+        isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+        for cause in _causes(error)
+    )
+
+
+def _is_certificate(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """*error* and what it came from, innermost first."""
+    found: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        item = queue.pop()
+        if isinstance(item, BaseException) and item not in found:
+            found.append(item)
+            queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+    return found[::-1]

@@ -1,0 +1,204 @@
+"""The half of the runtime that lives in the monitor: plans into processes (contract: `scow.ports.runtime`).
+
+Imported once by the zygote. Everything up to the clone runs in the monitor, everything after it in the new process,
+which ends in execve or ``_exit`` and never returns to the monitor's code. Single-threaded callers only: signals are
+blocked round the clone, and the child resets the handlers before it lets them in again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from scow.errors import ScowError
+from scow.linux import syscalls as sys
+from scow_runtime_native import init
+from scow_runtime_native.failure import StageError, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ALL_SIGNALS = frozenset(signal.valid_signals())
+_NAMESPACES = sys.CLONE_NEWNS | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC | sys.CLONE_NEWNET | sys.CLONE_NEWCGROUP
+_STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
+START_FD = 3
+STATUS_FD = 4
+EXTRA_FD = 5
+
+
+class Spawned(NamedTuple):
+    """A process that waits for its start; see `scow.ports.runtime`."""
+
+    pid: int
+    start_fd: int
+    status_fd: int
+
+
+def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
+    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
+
+    def main() -> NoReturn:
+        init.run(plan, tty)
+
+    return _spawn(plan, stdio, main, clone_flags=plan["clone"], pid_namespace=plan.get("join_pid"))
+
+
+def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
+    """A further process in the container whose init is *init_pid* (as the monitor counts)."""
+    pidfd = os.pidfd_open(init_pid)
+    try:
+
+        def main() -> NoReturn:
+            with stage("joining the container"):
+                init.join_cgroup(plan["cgroup"], init_pid)
+                sys.setns(EXTRA_FD, _NAMESPACES)
+                os.close(EXTRA_FD)
+            init.run_exec(plan, tty)
+
+        return _spawn(plan, stdio, main, clone_flags=0, pidfd=pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def oom_killed(plan: dict[str, Any]) -> bool:
+    """Whether the kernel has killed a process of the container's cgroup for want of memory."""
+    path = plan["cgroup"].get("oom_file")
+    if not path:
+        return False
+    try:
+        with open(path, encoding="ascii") as lines:
+            return any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in lines)
+    except OSError:
+        return False  # the cgroup is gone: nobody can tell any more
+
+
+def _spawn(
+    plan: dict[str, Any],
+    stdio: tuple[int, int, int],
+    main: Callable[[], NoReturn],
+    *,
+    clone_flags: int,
+    pid_namespace: str | None = None,
+    pidfd: int = -1,
+) -> Spawned:
+    """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
+    with contextlib.ExitStack() as on_error:
+        start_read, start_write = _pipe(on_error)
+        status_read, status_write = _pipe(on_error)
+        # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
+        # CVE-2016-9962). It sticks to the monitor, which has nothing to show either.
+        sys.prctl(sys.PR_SET_DUMPABLE, 0)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        try:
+            pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+            if pid == 0:
+                fds = (*stdio, start_read, status_write)
+                _child(fds if pidfd < 0 else (*fds, pidfd), main)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        on_error.pop_all()
+    os.close(start_read)
+    os.close(status_write)
+    return Spawned(pid, start_write, status_read)
+
+
+def _pipe(on_error: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    for end in ends:
+        on_error.callback(os.close, end)
+    return ends
+
+
+def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:
+    """clone, the child in another PID namespace where one is named; the caller's own is as before afterwards."""
+    if pid_namespace is None and pidfd < 0:
+        return _clone(plan, flags)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if pidfd >= 0:
+            sys.setns(pidfd, sys.CLONE_NEWPID)
+        else:
+            other = os.open(pid_namespace or "", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                sys.setns(other, sys.CLONE_NEWPID)
+            finally:
+                os.close(other)
+        try:
+            pid = _clone(plan, flags)
+        except BaseException:
+            sys.setns(own, sys.CLONE_NEWPID)
+            raise
+        if pid:
+            sys.setns(own, sys.CLONE_NEWPID)
+        return pid
+    finally:
+        os.close(own)
+
+
+def _clone(plan: dict[str, Any], flags: int) -> int:
+    """The child is born in its cgroup where that is version 2; otherwise it joins by itself (`init.join_cgroup`)."""
+    cgroup = plan["cgroup"]
+    if cgroup.get("version") != 2:
+        return sys.clone(flags)
+    fd = os.open(cgroup["directory"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return sys.clone3_into_cgroup(flags, fd)
+    except OSError as error:
+        # EBUSY: the container has enabled controllers for groups of its own, so that its root takes no process
+        if error.errno not in (errno.EBUSY, errno.ENOSYS, errno.E2BIG):
+            raise
+        pid = sys.clone(flags)
+        if pid == 0:
+            cgroup["join"] = True
+        return pid
+    finally:
+        os.close(fd)
+
+
+def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
+    status = fds[4]
+    try:
+        parked = [_park(fd) for fd in fds]
+        status = parked[4]
+        for number, fd in enumerate(parked):
+            os.dup2(fd, number, inheritable=number < START_FD)
+        status = STATUS_FD
+        sys.close_range(len(fds))
+        _reset_signals()
+        main()
+    except BaseException as error:  # noqa: BLE001  (nothing may run on in the monitor's code)
+        with contextlib.suppress(OSError):
+            os.write(status, _report(error))
+    os._exit(1)
+
+
+def _park(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDIO_PARK)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in _ALL_SIGNALS:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _report(error: BaseException) -> bytes:
+    record: dict[str, Any] = {"error": str(error) or type(error).__name__, "stage": "", "errno": 0, "kind": "setup"}
+    if isinstance(error, StageError):
+        record.update(stage=error.stage, kind=error.kind, errno=error.errno)
+    elif isinstance(error, OSError):
+        record["errno"] = error.errno or 0
+        if not isinstance(error, ScowError) and error.strerror:
+            name = f" {error.filename}" if error.filename else ""
+            record["error"] = f"{error.strerror.lower()}{name}"
+    hint = getattr(error, "hint", None)
+    if hint:
+        record["hint"] = hint
+    return json.dumps(record).encode() + b"\n"

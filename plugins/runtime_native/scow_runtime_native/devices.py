@@ -1,0 +1,98 @@
+"""Device nodes and links below the container's /dev."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from scow.linux import mounts
+from scow.linux import syscalls as sys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+def populate(root_fd: int, nodes: Iterable[dict[str, Any]], console: str | None) -> None:
+    """/dev holds *nodes* (OCI ``linux.devices``), the usual links, and the pseudoterminal *console* as ``console``."""
+    dev = sys.openat2(root_fd, "dev", os.O_PATH | os.O_DIRECTORY, resolve=sys.RESOLVE_IN_ROOT)
+    before = os.umask(0)
+    try:
+        for node in nodes:
+            path: str = node["path"]
+            if path.startswith("/dev/") and "/" not in path[5:] and path[5:] not in ("", ".", ".."):
+                _make(dev, path[5:], node)
+            else:
+                _make_below_root(root_fd, path, node)
+        for name, target in LINKS:
+            _link(dev, name, target)
+        if console is not None:
+            _bind_console(dev, console)
+    finally:
+        os.umask(before)
+        os.close(dev)
+
+
+def _make_below_root(root_fd: int, path: str, node: dict[str, Any]) -> None:
+    directory, name = os.path.split(path.strip("/"))
+    parent = mounts.open_target(root_fd, directory or ".", directory=True)
+    try:
+        _make(parent, name, node)
+    finally:
+        os.close(parent)
+
+
+def _make(directory: int, name: str, node: dict[str, Any]) -> None:
+    mode = _TYPES[node["type"]] | node.get("fileMode", 0o666)
+    number = os.makedev(node.get("major", 0), node.get("minor", 0))
+    try:
+        os.mknod(name, mode, number, dir_fd=directory)
+    except FileExistsError:
+        has = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if (stat.S_IFMT(has.st_mode), has.st_rdev) == (stat.S_IFMT(mode), number):
+            return
+        os.unlink(name, dir_fd=directory)
+        os.mknod(name, mode, number, dir_fd=directory)
+    except PermissionError:  # in a user namespace: the host's node is bound instead
+        _bind(directory, name, node["path"])
+        return
+    uid, gid = node.get("uid", 0), node.get("gid", 0)
+    if uid or gid:
+        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _link(directory: int, name: str, target: str) -> None:
+    try:
+        os.symlink(target, name, dir_fd=directory)
+    except FileExistsError:
+        if name == "ptmx":  # a node of the image or the host would reach another devpts
+            os.unlink(name, dir_fd=directory)
+            os.symlink(target, name, dir_fd=directory)
+
+
+def _bind_console(directory: int, source: str) -> None:
+    _bind(directory, "console", source)
+
+
+def _bind(directory: int, name: str, source: str) -> None:
+    """*source* of the host is bound at *name*, a file made for it; a symbolic link there is refused."""
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=directory))
+    except FileExistsError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise sys.SyscallError(errno.ELOOP, "open", f"/dev/{name}")
+    tree = sys.open_tree(sys.AT_FDCWD, source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
+    try:
+        sys.move_mount(tree, "", directory, name, sys.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)

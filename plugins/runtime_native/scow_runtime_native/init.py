@@ -1,0 +1,113 @@
+"""What a container's first process does between clone and execve, in order; each step names its stage in errors.
+
+Runs with stdio as descriptors 0 to 2, the start pipe as 3 and the status pipe as 4, nothing else open. Standard library
+and ``scow.linux`` only; nothing is imported here after the fork.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from scow.linux import syscalls as sys
+from scow_runtime_native import process, rootfs
+from scow_runtime_native.failure import StageError, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+
+def run(plan: dict[str, Any], tty: bool) -> NoReturn:
+    """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made."""
+    os.setsid()
+    with stage("joining the cgroup"):
+        join_cgroup(plan["cgroup"], 0)
+    with stage("namespaces"):
+        for path, kind in plan["join"]:
+            _join(path, kind)
+        if plan["cgroupns"]:
+            sys.unshare(sys.CLONE_NEWCGROUP)
+        if plan["hostname"]:
+            sys.sethostname(plan["hostname"])
+        if plan["domainname"]:
+            sys.setdomainname(plan["domainname"])
+        if plan["loopback"]:
+            bring_up_loopback()
+        _new_keyring()
+    with stage("sysctl"):
+        write_sysctls(plan["sysctls"])
+    spec = plan["process"]
+    process.set_limits(spec)
+    root_fd = rootfs.enter(plan, console=os.ttyname(0) if tty else None)
+    process.run(spec, tty, root_fd=root_fd, make_cwd=True, reaper=plan["init"])
+
+
+def run_exec(plan: dict[str, Any], tty: bool) -> NoReturn:
+    """The process, already in the container's namespaces and cgroup, becomes what *plan* says."""
+    os.setsid()
+    spec = plan["process"]
+    process.set_limits(spec)
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    process.run(spec, tty, root_fd=root_fd, make_cwd=False, reaper=False)
+
+
+def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
+    """The caller is in the container's cgroup. Version 1: ``0`` into each ``tasks`` while single-threaded, which skips
+    the RCU wait that any other pid costs (0.3 ms against 13 ms over 8 hierarchies)."""
+    for path in cgroup.get("tasks", ()):
+        _write(path, b"0")
+    if cgroup.get("join"):
+        with open(f"/proc/{init_pid}/cgroup", encoding="utf-8") as lines:
+            own = next(line.strip().split("::", 1)[1] for line in lines if line.startswith("0::"))
+        _write(f"{cgroup['mount']}{own}/cgroup.procs", b"0")
+
+
+def _join(path: str, kind: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sys.setns(fd, kind)
+    finally:
+        os.close(fd)
+
+
+def bring_up_loopback() -> None:
+    """``lo`` of the caller's network namespace is up, without netlink (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sh22x", b"lo", 0)
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def _new_keyring() -> None:
+    """The process has a session keyring of its own; nothing where the kernel has no keyrings."""
+    try:
+        sys.join_session_keyring()
+    except OSError as error:
+        if error.errno not in sys.KEYRINGS_ABSENT:
+            raise
+
+
+def write_sysctls(sysctls: Iterable[tuple[str, str]]) -> None:
+    """Through the host's /proc, which shows the caller's namespaces and cannot be faked by an image."""
+    for path, value in sysctls:
+        try:
+            _write(path, value.encode())
+        except OSError as error:
+            name = path.removeprefix("/proc/sys/").replace("/", ".")
+            text = os.strerror(error.errno or 0).lower()
+            raise StageError(f"cannot set sysctl {name} to {value!r}: {text}", stage="sysctl", errno=error.errno or 0)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
