@@ -72,7 +72,7 @@ class _Decompressed:
     def read(self, size: int = -1) -> bytes:
         try:
             return self._reader.read(size)
-        except _DAMAGED as error:
+        except _DAMAGED as error:  # type: ignore[misc]  # its stub calls isal's error an object
             if self._source.failed is not None:
                 raise
             raise Corrupt(f"{self._kind} stream is damaged: {error}") from error

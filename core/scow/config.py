@@ -28,6 +28,7 @@ The file is ``--config``, else ``SCOW_CONFIG``, else ``/etc/scow/config.yaml`` w
 
 from __future__ import annotations
 
+import ipaddress  # pathlib has loaded it already
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -279,8 +280,6 @@ def _cgroup(value: Any, key: str, origin: str) -> str:
 
 
 def _subnets(value: Any, key: str, origin: str) -> str:
-    import ipaddress
-
     subnets = _strings(value, key, origin)
     try:
         return ",".join(str(ipaddress.ip_network(subnet)) for subnet in subnets)

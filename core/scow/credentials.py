@@ -20,14 +20,15 @@ _LIMIT_BYTES = 1 << 20
 
 
 def decode_registry_auth(header: str | None) -> Credentials | None:
-    """The credentials in an ``X-Registry-Auth`` header (base64url of an ``AuthConfig``, padded or not); None where it is
-    absent or names nobody. Raises `InvalidArgument`."""
+    """The credentials in an ``X-Registry-Auth`` header (base64url of an ``AuthConfig``, padded or not).
+
+    None where it is absent or names nobody. Raises `InvalidArgument`."""
     config = _decode("X-Registry-Auth", header)
     return None if config is None else credentials_of(config)
 
 
 def decode_registry_config(header: str | None) -> dict[str, Credentials]:
-    """The credentials of each registry host in an ``X-Registry-Config`` header (a build's). Raises `InvalidArgument`."""
+    """The credentials of each registry host in a build's ``X-Registry-Config`` header. Raises `InvalidArgument`."""
     found: dict[str, Credentials] = {}
     for address, config in (_decode("X-Registry-Config", header) or {}).items():
         credentials = credentials_of(config)

@@ -11,10 +11,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from scow.engine.model import Event
-from scow.errors import ScowError
 from scow.event_filters import EventFilter
 from scow.state import AppendEvent, State, StoredEvent
 
@@ -38,17 +38,8 @@ class Events:
         seq = self._state.next_event()
         stored = self._state.submit(AppendEvent(event, seq), durable=False)
         self._waiting[seq] = event
-        try:
-            await stored
-        except ScowError:
-            self._waiting.pop(seq, None)
-            raise
-        except asyncio.CancelledError:
-            # it is stored all the same: publish it when it is
-            stored = self._state.submit(durable=False)
-            stored.add_done_callback(lambda _: self._publish(seq))
-            raise
-        self._publish(seq)
+        stored.add_done_callback(partial(self._stored, seq))
+        await asyncio.shield(stored)  # a caller that is cancelled does not take the event back
 
     def subscribe(
         self, since_ns: int | None, until_ns: int | None, filters: Mapping[str, Sequence[str]]
@@ -75,6 +66,12 @@ class Events:
         """Every stream ends after what it was given."""
         for subscription in list(self._subscriptions):
             subscription.end()
+
+    def _stored(self, seq: int, done: asyncio.Future[None]) -> None:
+        if done.exception() is None:
+            self._publish(seq)
+        else:
+            self._waiting.pop(seq, None)
 
     def _publish(self, upto: int) -> None:
         # the writer is first in, first out: whatever has a lower number is stored (or was refused), too

@@ -15,8 +15,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import InvalidArgument
+from scow.layer_directories import OPAQUE_XATTR, Directories, clean_name, entry_path, shown
 from scow.layer_lower import LowerLayers
-from scow.linux import syscalls as sys
 from scow.linux.trees import remove_at
 from scow.tar_reader import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Member, TarReader
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 _METADATA = b".wh..wh."  # of AUFS; says nothing about files
-_OPAQUE_XATTR = "trusted.overlay.opaque"
 _OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.")  # overlayfs acts on them: not for images to set
-_PARENTS_KEPT = 128
 _TYPES = {CHAR: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 # The file itself is not to be had: a name that the filesystem refuses is the tar's fault, a full disk is not.
 _REFUSED = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EXDEV, errno.ERANGE}
@@ -64,31 +62,14 @@ def apply_layer(layer: BinaryIO, root: str, whiteouts: Whiteouts, lower: Sequenc
         applier.close()
 
 
-def clean_name(name: bytes) -> bytes:
-    """*name* relative to the root without ``.``, ``..`` and empty parts; ``b""`` is the root. Raises
-    `InvalidArgument` where it climbs out of the root or holds a NUL."""
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise InvalidArgument(f"malicious layer: {_shown(name)} lies outside the root")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
-
-
 class _Applier:
     def __init__(self, root_fd: int, whiteouts: Whiteouts, lower: LowerLayers) -> None:
-        self._root = root_fd
+        self._directories = Directories(root_fd, lower)
         self._overlay = whiteouts is Whiteouts.OVERLAY
         self._lower = lower
-        self._parents: dict[bytes, int] = {b"": root_fd}
         self._own = os.geteuid() == 0
         self._umask = _umask()
-        self._directories: dict[bytes, int] = {}  # path → mtime_ns, set last: entries made in them change it
-        self._made: set[bytes] = set()  # for DELETE: what whiteouts of this layer must not touch
-        self._hidden: set[bytes] = set()  # for OVERLAY: names whited out in this layer
+        self._made: set[bytes] = set()  # for DELETE: entries of this layer and their parents, which its whiteouts leave
         self._size = self._inodes = 0
 
     def run(self, tar: TarReader) -> Applied:
@@ -98,16 +79,16 @@ class _Applier:
                 self._member(tar, member, name)
             except OSError as error:
                 if error.errno in _REFUSED:
-                    raise InvalidArgument(f"layer member {_shown(name)}: {os.strerror(error.errno)}") from error
+                    raise InvalidArgument(f"layer member {shown(name)}: {os.strerror(error.errno)}") from error
                 raise
+            except (ValueError, OverflowError) as error:  # a NUL in a name, an owner or time out of range
+                raise InvalidArgument(f"layer member {shown(name)}: {error}") from error
         tar.drain()
-        self._settle_directories()
-        return Applied(self._size, self._inodes)
+        self._directories.settle()
+        return Applied(self._size, self._inodes + self._directories.made)
 
     def close(self) -> None:
-        for fd in self._parents.values():
-            os.close(fd)
-        self._parents.clear()
+        self._directories.close()
 
     def _member(self, tar: TarReader, member: Member, name: bytes) -> None:
         parent_name, _, base = name.rpartition(b"/")
@@ -117,10 +98,10 @@ class _Applier:
         if not name:
             if member.type != DIRECTORY:
                 raise InvalidArgument("malicious layer: the root is not a directory")
-            self._attributes(member, self._root, b".")
-            self._directories[name] = member.mtime_ns
+            self._attributes(member, self._directories.root, b".")
+            self._directories.times[name] = member.mtime_ns
             return
-        parent = self._parent(parent_name)
+        parent = self._directories.get(parent_name)
         kind = member.type
         if kind == REGULAR:
             self._regular(tar, member, parent, base, name)
@@ -130,7 +111,9 @@ class _Applier:
             self._special(member, parent, base, name)
         self._inodes += 1
         if not self._overlay:
-            self._made.add(name)
+            while name and name not in self._made:
+                self._made.add(name)
+                name = name.rpartition(b"/")[0]
 
     def _regular(self, tar: TarReader, member: Member, parent: int, base: bytes, name: bytes) -> None:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -164,10 +147,12 @@ class _Applier:
             if not stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
                 self._clear(parent, base, name)
                 os.mkdir(base, 0o700, dir_fd=parent)
-        if name in self._hidden:  # a directory over what this layer deleted shows nothing of the layers below
-            os.setxattr(_path(parent, base), _OPAQUE_XATTR, b"y", follow_symlinks=False)
+        if (
+            name in self._directories.hidden
+        ):  # a directory over what this layer deleted shows nothing of the layers below
+            os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
         self._attributes(member, parent, base)
-        self._directories[name] = member.mtime_ns
+        self._directories.times[name] = member.mtime_ns
 
     def _special(self, member: Member, parent: int, base: bytes, name: bytes) -> None:
         try:
@@ -182,7 +167,7 @@ class _Applier:
     def _make_special(self, member: Member, parent: int, base: bytes) -> None:
         if member.type == SYMLINK:
             if not member.link or b"\0" in member.link:
-                raise InvalidArgument(f"malformed layer: symbolic link {_shown(member.name)} to nothing")
+                raise InvalidArgument(f"malformed layer: symbolic link {shown(member.name)} to nothing")
             os.symlink(member.link, base, dir_fd=parent)
         elif member.type == LINK:
             self._hard_link(member, parent, base)
@@ -196,18 +181,18 @@ class _Applier:
         target = clean_name(member.link)
         above, _, last = target.rpartition(b"/")
         try:
-            source = self._parent(above, make=False)
+            source = self._directories.get(above, make=False)
             os.link(last, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             if not self._lower.copy_file(target, parent, base):
                 raise InvalidArgument(
-                    f"malformed layer: {_shown(member.name)} is a hard link to {_shown(target)}, which is not there"
+                    f"malformed layer: {shown(member.name)} is a hard link to {shown(target)}, which is not there"
                 ) from None
         except PermissionError as error:  # to a directory
-            raise InvalidArgument(f"malicious layer: hard link to {_shown(target)}: not permitted") from error
+            raise InvalidArgument(f"malicious layer: hard link to {shown(target)}: not permitted") from error
 
     def _attributes(self, member: Member, parent: int, base: bytes) -> None:
-        """Owner, mode and xattrs of an entry that is no regular file; chown clears set-id bits, so mode comes second."""
+        """Owner, mode and xattrs of what is no regular file; chown clears set-id bits, so the mode comes second."""
         if self._own:
             os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         if member.type != SYMLINK:
@@ -215,7 +200,7 @@ class _Applier:
         if member.xattrs:
             if b"system.posix_acl_default" in member.xattrs:
                 self._umask = 0o777  # new files below inherit the ACL: their mode is always set
-            _set_xattrs(_path(parent, base), member.xattrs)
+            _set_xattrs(entry_path(parent, base), member.xattrs)
 
     # Whiteouts
 
@@ -227,83 +212,94 @@ class _Applier:
             return
         base = base[len(WHITEOUT) :]
         if base in (b"", b".", b".."):
-            raise InvalidArgument(f"malicious layer: whiteout of {_shown(base)}")
+            raise InvalidArgument(f"malicious layer: whiteout of {shown(base)}")
         name = parent_name + b"/" + base if parent_name else base
         if self._overlay:
-            self._hide(self._parent(parent_name), base, name)
+            self._hide(self._directories.get(parent_name), base, name)
         else:
             try:
-                self._delete(self._parent(parent_name, make=False), base, name)
+                self._delete(self._directories.get(parent_name, make=False), base, name)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # nothing to delete
 
     def _hide(self, parent: int, base: bytes, name: bytes) -> None:
         """A whiteout deletes what the layers below have; an entry of this layer stays (image-spec layer.md)."""
-        self._hidden.add(name)
+        self._directories.hidden.add(name)
         try:
             os.mknod(base, stat.S_IFCHR, 0, dir_fd=parent)
             self._inodes += 1
         except FileExistsError:
             if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.setxattr(_path(parent, base), _OPAQUE_XATTR, b"y", follow_symlinks=False)
+                os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
 
     def _opaque(self, name: bytes) -> None:
         if self._overlay:
-            os.setxattr(f"/proc/self/fd/{self._parent(name)}", _OPAQUE_XATTR, b"y")
+            os.setxattr(f"/proc/self/fd/{self._directories.get(name)}", OPAQUE_XATTR, b"y")
             return
-        directory = self._parent(name)
-        for entry in os.listdir(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)):
-            base = os.fsencode(entry)
-            self._delete(directory, base, name + b"/" + base if name else base)
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directories.get(name))
+        try:
+            self._delete_entries(fd, name)
+        finally:
+            os.close(fd)
 
     def _delete(self, parent: int, base: bytes, name: bytes) -> None:
         """*base* is gone but for what this layer made in it."""
-        if name not in self._made and not any(made.startswith(name + b"/") for made in self._made):
+        if name not in self._made:
             self._clear(parent, base, name)
-            return
-        if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+        elif stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
             fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
-                for entry in os.listdir(fd):
-                    child = os.fsencode(entry)
-                    self._delete(fd, child, name + b"/" + child)
+                self._delete_entries(fd, name)
             finally:
                 os.close(fd)
+
+    def _delete_entries(self, fd: int, name: bytes) -> None:
+        for entry in os.listdir(fd):
+            base = os.fsencode(entry)
+            self._delete(fd, base, name + b"/" + base if name else base)
 
     # Directories
 
     def _clear(self, parent: int, base: bytes, name: bytes) -> None:
-        """Nothing has the name *base* in *parent* any more; descriptors of what may have lain below it are forgotten."""
+        """Nothing is called *base* in *parent*; where paths may have led through it, they are looked up anew."""
         if remove_at(parent, base):
-            kept = self._parents.pop(b"")
-            keep_parent = {path: fd for path, fd in self._parents.items() if fd == parent}
-            for path, fd in self._parents.items():
-                if path not in keep_parent:
-                    os.close(fd)
-            self._parents = {b"": kept, **keep_parent}
-            self._directories = {
-                path: mtime
-                for path, mtime in self._directories.items()
-                if path != name and not path.startswith(name + b"/")
-            }
+            self._directories.forget_below(name, parent)
 
-    def _parent(self, name: bytes, *, make: bool = True) -> int:
-        """A descriptor of the directory *name*, made where it is missing (with *make*); it belongs to the cache."""
-        fd = self._parents.get(name)
-        if fd is not None:
-            return fd
-        flags = os.O_PATH | os.O_DIRECTORY
+
+def _write(fd: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(fd, piece) :]
+
+
+def _write_sparse(fd: int, tar: TarReader, member: Member) -> None:
+    pieces = tar.pieces()
+    rest = memoryview(b"")
+    for offset, length in member.sparse or ():
+        os.lseek(fd, offset, os.SEEK_SET)
+        while length:
+            rest = rest or next(pieces)
+            _write(fd, rest[:length])
+            length, rest = length - len(rest[:length]), rest[length:]
+    os.ftruncate(fd, member.size_bytes)
+
+
+def _set_xattrs(target: int | bytes, xattrs: dict[bytes, bytes]) -> None:
+    """Every xattr that images may set; those that the filesystem has not are left out, as Docker does."""
+    for key, value in xattrs.items():
+        if key.startswith(_OWN_XATTRS):
+            continue
         try:
-            fd = sys.openat2(self._root, name, flags, resolve=sys.RESOLVE_IN_ROOT)
+            if isinstance(target, int):
+                os.setxattr(target, key, value)
+            else:
+                os.setxattr(target, key, value, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            if not make:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from error
-            self._make_parents(name)
-            fd = sys.openat2(self._root, name, flags, resolve=sys.RESOLVE_IN_ROOT)
-        if len(self._parents) >= _PARENTS_KEPT:
-            oldest = next(path for path in self._parents if path)
-            os.close(self._parents.pop(oldest))
-        self._parents[name] = fd
-        return fd
+            if error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and (os.geteuid() or key[:5] == b"user.")):
+                continue
+            raise
+
+
+def _umask() -> int:
+    """The process's umask, read without changing it for other threads."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        return next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), 0o777)

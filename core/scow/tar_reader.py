@@ -73,7 +73,7 @@ class TarReader:
                 if pax or long_name or long_link:
                     raise self._malformed("an extended header without its member")
                 return None
-            kind, size = header[156:157], _number(header[124:136])
+            kind, size = header[156:157], self._size_of(header)
             if kind in b"xg":
                 records = _pax_records(self._extended(size))
                 if kind == b"g":
@@ -134,10 +134,13 @@ class TarReader:
         if stored < 0:
             raise self._malformed(f"member {_shown(name)} of negative size")
         self._left, self._padding = stored, -stored % BLOCK
-        if kind == b"S":
-            self._old_sparse(header, member)
-        elif any(key.startswith(b"GNU.sparse.") for key in pax):
-            self._pax_sparse(member, pax)
+        try:
+            if kind == b"S":
+                self._old_sparse(header, member)
+            elif pax and stored and any(key.startswith(b"GNU.sparse.") for key in pax):
+                self._pax_sparse(member, pax)
+        except ValueError as error:
+            raise self._malformed(f"member {_shown(member.name)} with a bad sparse map") from error
         return member
 
     def _header(self) -> bytes | None:
@@ -157,6 +160,12 @@ class TarReader:
         if wanted < 0 or (wanted - actual) % 65521:
             raise self._malformed("a header with a wrong checksum (not a tar?)")
         return block
+
+    def _size_of(self, header: bytes) -> int:
+        try:
+            return _number(header[124:136])
+        except ValueError as error:
+            raise self._malformed(f"a member of size {header[124:136]!r}") from error
 
     def _extended(self, size: int) -> bytes:
         if not 0 <= size <= EXTENDED_LIMIT:
@@ -178,17 +187,14 @@ class TarReader:
         self._use_sparse(member, entries)
 
     def _pax_sparse(self, member: Member, pax: dict[bytes, bytes]) -> None:
-        try:
-            if pax.get(b"GNU.sparse.major") == b"1":
-                entries = self._map_in_data()
-            else:
-                numbers = [int(number) for number in pax.get(b"GNU.sparse.map", b"").split(b",") if number]
-                entries = list(zip(numbers[::2], numbers[1::2], strict=True))
-            size = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b"%d" % member.size_bytes
-            member.size_bytes = int(size)
-        except ValueError as error:
-            raise self._malformed(f"member {_shown(member.name)} with a bad sparse map") from error
-        member.name = pax.get(b"GNU.sparse.name", member.name)
+        if pax.get(b"GNU.sparse.major") == b"1":
+            entries = self._map_in_data()
+        else:
+            numbers = [int(number) for number in pax.get(b"GNU.sparse.map", b"").split(b",") if number]
+            entries = list(zip(numbers[::2], numbers[1::2], strict=True))
+        size = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b"%d" % member.size_bytes
+        member.size_bytes = int(size)
+        member.name = _text(pax.get(b"GNU.sparse.name", member.name))
         self._use_sparse(member, entries)
 
     def _map_in_data(self) -> list[tuple[int, int]]:

@@ -205,7 +205,7 @@ class HostConfig(Resources):
     volume_driver: str = ""
     volumes_from: list[str] = []
     mounts: list[MountSpec] = []
-    console_size: list[int] = [0, 0]
+    console_size: list[int] = []
     annotations: dict[str, str] = {}
     cap_add: list[str] = []
     cap_drop: list[str] = []

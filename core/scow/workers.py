@@ -87,8 +87,8 @@ class Pool:
 
         With *deadline_s* None the call may take for ever (a stream) and gets a thread of its own, outside the bound.
         Raises what *fn* raises where that is a `ScowError`, `PluginError` naming the plugin for anything else, and
-        `Unavailable` past the deadline or while the breaker is open. If the caller is gone by then (deadline, cancelled)
-        the result is given to *undo*, on a thread.
+        `Unavailable` past the deadline or while the breaker is open. If the caller is gone by then (deadline or
+        cancelled), the result is given to *undo*, on a thread.
         """
         self._admit(fn)
         loop = asyncio.get_running_loop()
@@ -96,11 +96,12 @@ class Pool:
         if deadline_s is None:
             self._spawn(loop, job)
         else:
-            self._pending += 1
-            job.timer = loop.call_later(deadline_s, self._expire, job, deadline_s)
-            if self._pending > self._threads and self._threads < self.size:
-                self._threads += 1
+            if self._pending >= self._threads and self._threads < self.size:
                 self._spawn(loop, None)
+                self._threads += 1
+            self._pending += 1
+            # it goes on for a caller that is cancelled: the thread may hang all the same
+            job.timer = loop.call_later(deadline_s, self._expire, job, deadline_s)
             self._jobs.put(job)
         try:
             return await job.future  # type: ignore[no-any-return]
@@ -108,9 +109,6 @@ class Pool:
             raise
         except Exception as exc:
             raise PluginError(f"{self._who(fn)} failed: {type(exc).__name__}: {exc}") from exc
-        finally:
-            if job.timer is not None:
-                job.timer.cancel()
 
     def close(self) -> None:
         """Idle threads end; running calls are left to themselves."""
@@ -136,12 +134,11 @@ class Pool:
         self._trial = True
 
     def _expire(self, job: _Job, deadline_s: float) -> None:
-        if job.future.done():
-            return
         self._trial = False
         if not job.started_s:
             message = f"{self._who(job.fn)}: all {self.size} threads were busy for {deadline_s:g} s"
-            job.future.set_exception(Unavailable(message))
+            if not job.future.done():
+                job.future.set_exception(Unavailable(message))
             return  # the thread that takes it will see that nobody waits
         job.lost = True
         self._lost[job] = hook_name(job.fn)
@@ -150,12 +147,14 @@ class Pool:
         self._opened_s = time.monotonic()
         message = f"{self._who(job.fn)} did not answer within {deadline_s:g} s"
         log.warning("%s; the call is abandoned and further ones fail fast", message)
-        job.future.set_exception(Unavailable(message))
+        if not job.future.done():
+            job.future.set_exception(Unavailable(message))
 
     def _finished(self, job: _Job, result: Any, error: BaseException | None) -> None:
         if job.lost:
             self._back(job)
         elif job.timer is not None:
+            job.timer.cancel()
             self._pending -= 1
         if self._opened_s and not job.lost:
             self._trial = False
@@ -186,7 +185,10 @@ class Pool:
 
     def _spawn(self, loop: asyncio.AbstractEventLoop, only: _Job | None) -> None:
         name = f"scow-{self.name}-{next(self._numbers)}"
-        threading.Thread(target=self._serve, args=(loop, only), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(loop, only), name=name, daemon=True).start()
+        except RuntimeError as exc:
+            raise Unavailable(f"{self.name} ({self.owner}): {exc}", hint="see the limit of processes") from exc
 
     # --- on a thread --------------------------------------------------
 

@@ -7,13 +7,14 @@ it. Each commit has a savepoint of its own there, so that one that fails (a name
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -21,6 +22,8 @@ from scow.errors import Conflict, Corrupt, ScowError, Unavailable
 from scow.schema import migrate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scow.engine.model import Event
 
 log = logging.getLogger(__name__)
@@ -125,26 +128,26 @@ class Writer:
         try:
             db = self._open()
         except (ScowError, sqlite3.Error, OSError) as exc:
-            self._tell(self._opened, translate(exc, self._path))
+            self._call(answer, self._opened, None, translate(exc, self._path))
             return
         try:
             self._serve(db)
         finally:
             db.close()
-            self._tell(self._closed, None)
+            self._call(answer, self._closed, None, None)
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         try:
+            migrate(db, self._path)  # first: a file that is refused is not touched
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}")
             db.execute("PRAGMA synchronous=FULL")
-            migrate(db, self._path)
             last: int = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
         except BaseException:
             db.close()
             raise
-        self._call(self._settle_opened, last)
+        self._call(answer, self._opened, last, None)
         return db
 
     def _serve(self, db: sqlite3.Connection) -> None:
@@ -181,21 +184,30 @@ class Writer:
         errors: list[ScowError | None] = []
         try:
             self._set_durability(db, any(request.durable for request in batch))
-            if len(batch) == 1 and len(batch[0].changes) == 1:
-                errors = [self._apply(db, batch[0].changes)]  # one statement is a transaction of its own
+            if len(batch) == 1:
+                errors = [self._commit_one(db, batch[0].changes)]
             else:
                 db.execute("BEGIN IMMEDIATE")
                 errors = [self._apply_alone(db, request.changes) for request in batch]
                 db.execute("COMMIT")
         except Exception as exc:  # noqa: BLE001  (this thread must live: everybody waits for it)
-            if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 db.execute("ROLLBACK")
-            failure = translate(exc, self._path)
-            log.error("%d commits failed: %s", len(batch), failure)
-            errors = [failure] * len(batch)
+            errors = [translate(exc, self._path) for _ in batch]
+            log.error("%d commits failed: %s", len(batch), errors[0])
         self._call(settle, batch, errors)
         if self._appended >= TRIM_EVERY:
-            self._trim(db)
+            self._tidy(db)
+
+    def _commit_one(self, db: sqlite3.Connection, changes: tuple[Change, ...]) -> ScowError | None:
+        # As few statements as possible: each gives up the GIL, and has to wait for it again while the loop computes.
+        # One statement is a transaction of its own, and one commit needs no savepoint.
+        if len(changes) == 1:
+            return self._apply(db, changes)
+        db.execute("BEGIN IMMEDIATE")
+        error = self._apply(db, changes)
+        db.execute("COMMIT" if error is None else "ROLLBACK")
+        return error
 
     def _set_durability(self, db: sqlite3.Connection, full: bool) -> None:
         # not possible inside a transaction; a later FULL commit also syncs what NORMAL ones left in the log
@@ -216,9 +228,9 @@ class Writer:
         try:
             for change in changes:
                 self._apply_change(db, change)
-        except sqlite3.Error as exc:
-            if isinstance(exc, sqlite3.IntegrityError):
-                return conflict(db, change, exc)
+        except sqlite3.IntegrityError as exc:
+            return conflict(db, change, exc)
+        except (sqlite3.Error, TypeError) as exc:
             if not db.in_transaction:
                 raise  # a full disk: SQLite has given up the whole transaction
             return translate(exc, self._path)
@@ -258,37 +270,27 @@ class Writer:
             db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (self._bounds.rows,))
             db.execute("DELETE FROM events WHERE time_ns < ?", (oldest_ns,))
 
-    def _settle_opened(self, last: int) -> None:
-        if not self._opened.done():
-            self._opened.set_result(last)
-
-    def _tell(self, future: asyncio.Future[int] | asyncio.Future[None], error: ScowError | None) -> None:
-        def answer() -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(None)  # type: ignore[arg-type]  # only the closing future has no error
-
-        self._call(answer)
-
-    def _call(self, callback: object, *args: object) -> None:
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, *args)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             log.debug("the loop is closed: nobody waits for the state any more")
 
 
+def answer(future: asyncio.Future[Any], value: object, error: ScowError | None) -> None:
+    """*future* is done with *value* or *error*, unless its waiter is gone (on the loop)."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
 def settle(batch: list[Request], errors: list[ScowError | None]) -> None:
-    """Everybody who waits for the batch learns how it went (on the loop)."""
+    """Everybody who waits for the batch learns how it went (on the loop). Cancelled or not, the commits stand."""
     for request, error in zip(batch, errors, strict=True):
-        if request.done.done():
-            continue  # its caller was cancelled; the commit stands
-        if error is None:
-            request.done.set_result(None)
-        else:
-            request.done.set_exception(error)
+        answer(request.done, None, error)
 
 
 def conflict(db: sqlite3.Connection, change: Change | None, cause: sqlite3.IntegrityError) -> ScowError:

@@ -74,7 +74,9 @@ class FakeEngine:
 
     def on(self, method: str, pattern: str, answer: Handler | Any) -> None:
         """Later routes win; *answer* is a handler, a `Reply` or a JSON value."""
-        handler = answer if callable(answer) else (lambda _: answer if isinstance(answer, Reply) else Reply(200, answer))
+        handler = (
+            answer if callable(answer) else (lambda _: answer if isinstance(answer, Reply) else Reply(200, answer))
+        )
         self.routes.insert(0, (method, re.compile(pattern), handler))
 
     def sent(self, method: str, path: str) -> list[Request]:

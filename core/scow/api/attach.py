@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from scow.api.containers import RAW_STREAM, stream_type
-from scow.api.hijack import Taken, give_back, relay, take_over
+from scow.api.hijack import Taken, held_input, relay, take_over
 from scow.api.routing import Route
 
 if TYPE_CHECKING:
@@ -19,21 +18,21 @@ if TYPE_CHECKING:
 async def attach(call: Call) -> web.StreamResponse:
     """``POST /containers/{id}/attach``; valid before the container starts."""
     stdin = call.flag("stdin")
-    session = await call.engine.containers.attach(
-        call.args["id"],
-        stdin=stdin,
-        stdout=call.flag("stdout"),
-        stderr=call.flag("stderr"),
-        logs=call.flag("logs"),
-        stream=call.flag("stream"),
-        detach_keys=call.text("detachKeys"),
-    )
+    with held_input(call.request):
+        session = await call.engine.containers.attach(
+            call.args["id"],
+            stdin=stdin,
+            stdout=call.flag("stdout"),
+            stderr=call.flag("stderr"),
+            logs=call.flag("logs"),
+            stream=call.flag("stream"),
+            detach_keys=call.text("detachKeys"),
+        )
     return await hand_over(call, session, stdin)
 
 
 async def hand_over(call: Call, session: Session, stdin: bool) -> web.StreamResponse:
     """The client's connection is *session*'s until one of them ends."""
-    transport = call.request.transport
     try:
         connection, handler = take_over(call.request, head(call, session.tty))
     except BaseException:
@@ -42,7 +41,7 @@ async def hand_over(call: Call, session: Session, stdin: bool) -> web.StreamResp
     try:
         await relay(connection, session, stdin)
     finally:
-        give_back(connection, handler, transport if isinstance(transport, asyncio.Transport) else None)
+        connection.give_back(handler)
     return Taken()
 
 

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from scow import __version__
-from scow.api.versions import API_VERSION
+from scow.engine.system import API_VERSION
 from scow.errors import InvalidArgument
 from scow.ports.registry import Credentials
 from scow.types import decode

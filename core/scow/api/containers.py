@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-
+from typing import TYPE_CHECKING, Any
 
 from scow.api import inspect, streams
 from scow.api.call import answer, empty
 from scow.api.routing import Route
-from scow.api.times import parse_time
+from scow.engine.times import parse_time_ns
 from scow.errors import InvalidArgument, NotFound, ScowError
 from scow.ports.log import LogQuery
 from scow.types import CreateRequest, Resources, RestartPolicy
@@ -72,7 +70,7 @@ async def inspect_container(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     container = containers.get(call.args["id"])
     size = await containers.size(container.id) if call.flag("size") else None
-    return answer(inspect.inspect(container, call.engine.config.data_root, call.version, size))
+    return answer(inspect.inspect(container, call.engine.config.data_root, size))
 
 
 async def start(call: Call) -> web.StreamResponse:
@@ -171,8 +169,8 @@ async def logs(call: Call) -> web.StreamResponse:
     query = LogQuery(
         stdout=call.flag("stdout"),
         stderr=call.flag("stderr"),
-        since_ns=parse_time(call.text("since")),
-        until_ns=parse_time(call.text("until")),
+        since_ns=parse_time_ns(call.text("since")),
+        until_ns=parse_time_ns(call.text("until")),
         tail=_tail(call.text("tail")),
         timestamps=call.flag("timestamps"),
         framed=not tty,
@@ -197,8 +195,8 @@ async def stats(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     container_id = containers.get(call.args["id"]).id
 
-    async def sample() -> dict[str, object]:
-        return await containers.stats(container_id)
+    async def sample() -> dict[str, Any]:
+        return streams.stats_json(containers.get(container_id), await containers.stats(container_id))
 
     if not call.flag("stream", True):
         return answer(await streams.one_sample(sample, wait=not call.flag("one-shot")))

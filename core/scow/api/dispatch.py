@@ -44,6 +44,7 @@ class Dispatcher:
         except NotModified:
             return empty(304)
         except ScowError as error:
+            _only_before_the_head(request, error)
             return _refusal(error.http_status, _text(error))
         except (asyncio.CancelledError, ConnectionError):
             raise
@@ -51,6 +52,7 @@ class Dispatcher:
             return _refusal(error.status, error.reason.lower())
         except Exception as error:  # noqa: BLE001 (the border: one failed request is not a failed daemon)
             log.exception("%s %s failed (API %d.%d)", request.method, request.path, *version)
+            _only_before_the_head(request, error)
             return _refusal(500, f"internal error: {type(error).__name__}: {error}")
 
     async def _to_the_end(self, route: Route, call: Call) -> web.StreamResponse:
@@ -63,6 +65,14 @@ class Dispatcher:
 
 async def _run(route: Route, call: Call) -> web.StreamResponse:
     return await route.handler(call)
+
+
+def _only_before_the_head(request: web.BaseRequest, error: Exception) -> None:
+    """Raises where a response is under way: all that is left to tell is that it was cut off."""
+    if request.writer.output_size:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError("the response was cut off") from error
 
 
 def _text(error: ScowError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from scow.api.attach import hand_over, head
 from scow.api.call import answer, empty
 from scow.api.containers import console_size
-from scow.api.hijack import Taken, give_back, take_over
+from scow.api.hijack import Taken, held_input, take_over
 from scow.api.routing import Route
 from scow.errors import CannotRun, CommandNotFound, ScowError
 from scow.types import ExecRequest
@@ -19,6 +20,7 @@ from scow.types import ExecRequest
 if TYPE_CHECKING:
     from scow.api.call import Call
     from scow.engine.model import ExecRecord
+    from scow.engine.sessions import StreamSession
 
 STDERR_FRAME = 2
 
@@ -43,28 +45,42 @@ async def start(call: Call) -> web.StreamResponse:
     exec_id = call.args["id"]
     size = options.console_size
     console = (size[0], size[1]) if size and len(size) == 2 and any(size) else None
+    execs = call.engine.execs
+    starting = asyncio.ensure_future(execs.start(exec_id, detach=options.detach, tty=options.tty, console_size=console))
     try:
-        session = await call.engine.execs.start(
-            exec_id, detach=options.detach, tty=options.tty, console_size=console
-        )
+        with held_input(call.request):
+            session = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # the client is gone; the start is finished all the same
+        starting.add_done_callback(_abandon)
+        raise
     except (CannotRun, CommandNotFound) as error:
         if options.detach:
             raise
-        return _tell(call, error, call.engine.execs.get(exec_id).request.tty)
+        return await _tell(call, error, execs.get(exec_id).request.tty)
     if session is None:
         return empty(200)
-    return await hand_over(call, session, call.engine.execs.get(exec_id).request.attach_stdin)
+    return await hand_over(call, session, execs.get(exec_id).request.attach_stdin)
 
 
-def _tell(call: Call, error: ScowError, tty: bool) -> web.StreamResponse:
+def _abandon(starting: asyncio.Task[StreamSession | None]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        session = starting.result()
+        if session is not None:
+            session.abort()
+
+
+async def _tell(call: Call, error: ScowError, tty: bool) -> web.StreamResponse:
     """A program that cannot be run is told on the stream, as Docker does: the client then asks for the exit code (126
     or 127) instead of ending with its own."""
     text = f"{error.message}\r\n".encode()
     if not tty:
         text = struct.pack(">BxxxI", STDERR_FRAME, len(text)) + text
-    transport = call.request.transport
-    connection, handler = take_over(call.request, head(call, tty) + text)
-    give_back(connection, handler, transport)  # type: ignore[arg-type]
+    connection, handler = take_over(call.request, head(call, tty))
+    try:
+        await connection.head_read()
+        await connection.send(text)
+    finally:
+        connection.give_back(handler)
     return Taken()
 
 

@@ -1,20 +1,28 @@
 """A connection taken over from HTTP: raw bytes between one client and one session (attach, exec).
 
-aiohttp parses the request and is then put aside by ``transport.set_protocol``; it gets the connection back for closing.
+aiohttp parses the request and is then put aside by ``transport.set_protocol``; it is told of the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import select
 import socket
+import struct
+import termios
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from scow.errors import ScowError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aiohttp.abc import AbstractStreamWriter
 
     from scow.engine.sessions import Session
@@ -25,6 +33,7 @@ OUTPUT_HIGH_BYTES = 1 << 20  # towards the client: above it the session is not r
 OUTPUT_LOW_BYTES = 256 << 10
 INPUT_HIGH_BYTES = 256 << 10  # from the client: above it the socket is not read
 SEND_BUFFER_BYTES = 1 << 20
+HEAD_READ_S = 0.05  # for the client to read the response's head before the first output
 LINGER_S = 3.0  # for the client to close after the end of output: closing on unread input would reset the connection
 
 
@@ -43,8 +52,9 @@ class Taken(web.StreamResponse):
 class Connection(asyncio.Protocol):
     """The client's side. Input is queued up to a limit; *gone* is set when the client closed both ways.
 
-    A client that only half-closed and one that is gone look the same to `read`: both are an end of file. The kernel
-    tells them apart by a hang-up (POLLHUP), which an epoll set without any wanted event reports.
+    A client that only half-closed and one that is gone look the same to `read`: both are an end of file, and while
+    input waits the socket is not read at all. The kernel tells that a client is gone by a hang-up (EPOLLHUP), which an
+    epoll set without any wanted event reports. (Not over TCP: there it is noticed when bytes are sent.)
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -57,7 +67,8 @@ class Connection(asyncio.Protocol):
         self._discard = False
         self._writable = asyncio.Event()
         self._writable.set()
-        self._watch: select.epoll | None = None
+        self._watch: select.epoll | None = self._watch_for_hangup()
+        self._aiohttp: asyncio.Protocol | None = None
         self.gone = asyncio.Event()
         self.lost: Exception | bool = False
 
@@ -72,9 +83,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Keeps the other direction open, and looks out for the client's going."""
+        """Keeps the other direction open."""
         self._end_input()
-        self._watch_for_hangup()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -84,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self.gone.set()
         self._stop_watching()
+        if self._aiohttp is not None:
+            self._aiohttp.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
@@ -98,6 +110,19 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         if not self._writable.is_set():
             await self._writable.wait()
+
+    async def head_read(self) -> None:
+        """Returns when the client has read all that was sent, or after `HEAD_READ_S`.
+
+        docker-py reads the response's head through a buffer and the stream without it: output that comes in one read
+        with the head is lost to it. On a Unix socket SIOCOUTQ counts what the peer has not read; on TCP what it has
+        not acknowledged.
+        """
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        deadline, pause = self._loop.time() + HEAD_READ_S, 0.0001
+        while not self.lost and _unread(descriptor) and self._loop.time() < deadline:
+            await asyncio.sleep(pause)
+            pause *= 1.5
 
     async def receive(self) -> bytes:
         """The client's next input; ``b""`` after its last."""
@@ -136,19 +161,24 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             log.debug("a client keeps its side open after the end of output")
 
-    def release(self) -> None:
-        """The hang-up is no longer looked out for."""
+    def give_back(self, handler: asyncio.Protocol) -> None:
+        """The connection closes once what is queued is sent; then aiohttp's *handler* learns that it is lost."""
         self._stop_watching()
+        if self.lost:
+            handler.connection_lost(self.lost if isinstance(self.lost, Exception) else None)
+            return
+        self._aiohttp = handler
+        self._transport.close()
 
     def _end_input(self) -> None:
         self._eof = True
         self._input_ready.set()
 
-    def _watch_for_hangup(self) -> None:
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        self._watch = select.epoll()
-        self._watch.register(descriptor, 0)
-        self._loop.add_reader(self._watch.fileno(), self._hung_up)
+    def _watch_for_hangup(self) -> select.epoll:
+        watch = select.epoll()
+        watch.register(self._transport.get_extra_info("socket").fileno(), 0)
+        self._loop.add_reader(watch.fileno(), self._hung_up)
+        return watch
 
     def _hung_up(self) -> None:
         self._stop_watching()
@@ -161,9 +191,26 @@ class Connection(asyncio.Protocol):
             self._watch = None
 
 
-def take_over(request: web.BaseRequest, head: bytes) -> tuple[Connection, Any]:
+@contextmanager
+def held_input(request: web.BaseRequest) -> Iterator[None]:
+    """Within the block a client that did not ask for an upgrade is not read: aiohttp would take its early input for
+    another request. (After an upgrade request aiohttp keeps what comes.)"""
+    transport = request.transport
+    if "Upgrade" in request.headers or not isinstance(transport, asyncio.Transport):
+        yield
+        return
+    transport.pause_reading()
+    try:
+        yield
+    except BaseException:
+        if not transport.is_closing():
+            transport.resume_reading()
+        raise
+
+
+def take_over(request: web.BaseRequest, head: bytes) -> tuple[Connection, asyncio.Protocol]:
     """*head* is sent, and the connection of *request* speaks no HTTP any more. Bytes that the client sent early, which
-    aiohttp holds, are the first input. Answers the connection and aiohttp's protocol, for `give_back`.
+    aiohttp holds, are the first input. Answers the connection and aiohttp's handler, for `Connection.give_back`.
 
     Raises `ConnectionResetError` where the client is gone.
     """
@@ -184,21 +231,14 @@ def take_over(request: web.BaseRequest, head: bytes) -> tuple[Connection, Any]:
     return connection, handler
 
 
+def _unread(descriptor: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
+
+
 def _widen(transport: asyncio.Transport) -> None:
     transport.set_write_buffer_limits(high=OUTPUT_HIGH_BYTES, low=OUTPUT_LOW_BYTES)
     sock: socket.socket = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-
-
-def give_back(connection: Connection, handler: Any, transport: asyncio.Transport | None) -> None:
-    """aiohttp closes the connection, or learns that it is closed."""
-    connection.release()
-    if connection.lost or transport is None:
-        handler.connection_lost(connection.lost if isinstance(connection.lost, Exception) else None)
-        return
-    transport.set_write_buffer_limits()
-    transport.set_protocol(handler)
-    handler.close()
 
 
 async def relay(connection: Connection, session: Session, stdin: bool) -> None:
@@ -234,7 +274,11 @@ async def _end(*tasks: asyncio.Future[Any] | None) -> None:
 
 
 async def _pass_output(connection: Connection, session: Session) -> None:
+    first = True
     while data := await session.read():
+        if first:
+            await connection.head_read()
+            first = False
         if connection.gone.is_set():
             continue  # dropped: the process is not held back by a client that is gone
         await connection.send(data)
@@ -242,5 +286,10 @@ async def _pass_output(connection: Connection, session: Session) -> None:
 
 async def _pass_input(connection: Connection, session: Session) -> None:
     while data := await connection.receive():
-        await session.write(data)
+        try:
+            await session.write(data)
+        except ScowError as error:
+            log.debug("the client's input is dropped: %s", error)
+            connection.discard_input()
+            return
     session.close_stdin()

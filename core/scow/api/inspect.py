@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-TOP_LEVEL_ADDRESS_UNTIL = (1, 52)  # NetworkSettings.IPAddress and its kind went with API 1.52
+DEFAULT_LOG_TYPE = "json-file"
 
 # Go's ``omitempty``: absent unless they say something.
 _CONFIG_OPTIONAL = (
@@ -40,8 +40,9 @@ def container_config(config: ContainerConfig) -> Json:
     return value
 
 
-def host_config(config: HostConfig) -> Json:
-    """Docker's ``HostConfig``."""
+def host_config(config: HostConfig, asked: HostConfig) -> Json:
+    """Docker's ``HostConfig``. A log driver that was not *asked* for is shown as ``json-file``: docker-py and others
+    take that name as the promise that the log can be read back."""
     value: Json = msgspec.to_builtins(config)
     for name in _HOST_OPTIONAL:
         if not value.get(name) and value.get(name) is not False:
@@ -49,7 +50,7 @@ def host_config(config: HostConfig) -> Json:
     for name in ("Binds", "CapAdd", "CapDrop", "GroupAdd", "ExtraHosts", "VolumesFrom", "Links", "SecurityOpt"):
         value[name] = value[name] or None
     value["RestartPolicy"]["Name"] = value["RestartPolicy"]["Name"] or "no"
-    value["LogConfig"]["Type"] = value["LogConfig"]["Type"] or "local"
+    value["LogConfig"]["Type"] = asked.log_config.type or DEFAULT_LOG_TYPE
     return value
 
 
@@ -70,7 +71,7 @@ def container_state(state: ContainerState) -> Json:
     }
 
 
-def inspect(container: Container, data_root: Path, version: tuple[int, int], size: tuple[int, int] | None) -> Json:
+def inspect(container: Container, data_root: Path, size: tuple[int, int] | None) -> Json:
     """Docker's ContainerInspectResponse; *size* is ``SizeRw`` and ``SizeRootFs`` where the client asked for them."""
     directory = data_root / "containers" / container.id
     value: Json = {
@@ -92,11 +93,11 @@ def inspect(container: Container, data_root: Path, version: tuple[int, int], siz
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": host_config(container.host_config),
+        "HostConfig": host_config(container.host_config, container.request.host_config),
         "GraphDriver": {"Name": container.storage_driver, "Data": {}},
         "Mounts": [mount_point(mount) for mount in container.mounts],
         "Config": container_config(container.config),
-        "NetworkSettings": _network_settings(container, version),
+        "NetworkSettings": _network_settings(container),
     }
     if size is not None:
         value["SizeRw"], value["SizeRootFs"] = size
@@ -104,7 +105,7 @@ def inspect(container: Container, data_root: Path, version: tuple[int, int], siz
 
 
 def summary(container: Container, image_id: Callable[[str], str | None], size: tuple[int, int] | None) -> Json:
-    """A line of ``docker ps``. *image_id* says what a reference names now: an image that lost its name is shown by id."""
+    """A line of ``docker ps``. *image_id* says what a reference names now; an image without its name is shown by id."""
     host = container.host_config
     named = image_id(container.image_ref) == container.image_id
     value: Json = {
@@ -130,7 +131,7 @@ def summary(container: Container, image_id: Callable[[str], str | None], size: t
 
 
 def status_text(state: ContainerState, now_ns: int) -> str:
-    """``Up 5 seconds``, ``Exited (0) 3 minutes ago``, ``Up 2 minutes (Paused)``, … (moby container/state.go: String)."""
+    """``Up 5 seconds``, ``Exited (0) 3 minutes ago``, ``Up 2 minutes (Paused)``, … (moby container/state.go)."""
     up = human_duration(max(0, now_ns - state.started_ns) / SECOND_NS)
     ago = human_duration(max(0, now_ns - state.finished_ns) / SECOND_NS)
     match state.status:
@@ -191,22 +192,21 @@ def _published(container: Container) -> tuple[PortBinding, ...]:
     return tuple(port for record in records if record.attachment for port in record.attachment.ports)
 
 
-def _network_settings(container: Container, version: tuple[int, int]) -> Json:
+def _network_settings(container: Container) -> Json:
     running = container.state.running
     pid = container.state.pid
-    value: Json = {
+    networks = _networks(container)
+    return {
         "SandboxID": container.id if running else "",
         "SandboxKey": f"/proc/{pid}/ns/net" if running and pid else "",
         "Ports": port_map(container.config.exposed_ports, _published(container)) if running else {},
-        "Networks": _networks(container),
+        "Networks": networks,
+        **_first_address(networks),
     }
-    if version < TOP_LEVEL_ADDRESS_UNTIL:
-        value |= _first_address(value["Networks"])
-    return value
 
 
 def _first_address(networks: Json) -> Json:
-    """The address in the default network again, where clients before API 1.52 look for it."""
+    """The address in the default network again: API 1.52 dropped these, but clients still look here."""
     first = networks.get("bridge") or {}
     texts = ("EndpointID", "Gateway", "GlobalIPv6Address", "IPAddress", "IPv6Gateway", "MacAddress")
     value: Json = {name: first.get(name, "") for name in texts}

@@ -47,9 +47,7 @@ def make_app(engine: Engine, extra: Iterable[Route] = ()) -> web.Server:
     event loop that serves.
     """
     dispatcher = Dispatcher(engine, Router.of([*routes(), *extra]))
-    make_request = partial(
-        web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES
-    )
+    make_request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES)
     return web.Server(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
 
 
@@ -138,7 +136,10 @@ def _remove_stale(address: str, path: Path) -> None:
 
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
-    address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise InvalidArgument(f"cannot listen on tcp://{host}:{port}: not an address of this host") from None
     if not address.is_loopback:
         raise InvalidArgument(
             f"refusing to listen on tcp://{host}:{port}: whoever reaches the API is root on this host",

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from scow.api.call import HEADERS
+from scow.api.times import ZERO, rfc3339
 from scow.errors import ScowError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 
-    from scow.engine.containers import WaitResult
+    from scow.engine.live import WaitResult
+    from scow.engine.model import Container
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 SAMPLE_S = 1.0
+_NO_CPU = {
+    "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+    "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+}
 _encode = msgspec.json.encode
 
 
@@ -45,9 +55,7 @@ async def send_later(request: web.BaseRequest, result: asyncio.Future[WaitResult
     return response
 
 
-async def send_chunks(
-    request: web.BaseRequest, content_type: str, chunks: AsyncIterator[bytes]
-) -> web.StreamResponse:
+async def send_chunks(request: web.BaseRequest, content_type: str, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
     """Each of *chunks* as soon as it is there. The iterator is closed at the end, also when the client goes away."""
     try:
         response = await open_stream(request, content_type)
@@ -88,9 +96,7 @@ async def one_sample(sample: Callable[[], Awaitable[Json]], wait: bool) -> Json:
     return _after(await sample(), first)
 
 
-async def samples(
-    sample: Callable[[], Awaitable[Json]], until: tuple[type[Exception], ...]
-) -> AsyncIterator[Json]:
+async def samples(sample: Callable[[], Awaitable[Json]], until: tuple[type[Exception], ...]) -> AsyncIterator[Json]:
     """A sample each second, each with the one before as ``precpu_stats``, until *sample* raises one of *until*."""
     before: Json = {}
     with contextlib.suppress(*until):
@@ -99,6 +105,24 @@ async def samples(
             yield _after(value, before)
             before = value
             await asyncio.sleep(SAMPLE_S)
+
+
+def stats_json(container: Container, measured: Json) -> Json:
+    """Docker's ContainerStatsResponse from what the engine *measured*; zeros for what does not run."""
+    return {
+        "id": container.id,
+        "name": f"/{container.name}",
+        "read": rfc3339(time.time_ns() if measured else 0),
+        "preread": ZERO,
+        "pids_stats": {},
+        "blkio_stats": {},
+        "num_procs": 0,
+        "storage_stats": {},
+        "cpu_stats": dict(_NO_CPU),
+        "precpu_stats": dict(_NO_CPU),
+        "memory_stats": {},
+        **measured,
+    }
 
 
 def _after(value: Json, before: Json) -> Json:
@@ -193,7 +217,7 @@ def _failure(task: asyncio.Future[None]) -> bytes:
     if error is None:
         return b""
     if not isinstance(error, ScowError):
-        raise error
+        log.error("an operation failed after its answer began", exc_info=error)
+        error = ScowError(f"internal error: {type(error).__name__}: {error}")
     text = f"{error.message}\n{error.hint}" if error.hint else error.message
-    detail = {"code": error.http_status, "message": text}
-    return _encode({"errorDetail": detail, "error": text}) + b"\r\n"
+    return _encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n"

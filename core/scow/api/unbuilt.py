@@ -23,6 +23,7 @@ POST   /containers/prune
 POST   /build
 POST   /build/prune
 POST   /build/cancel
+POST   /auth
 POST   /commit
 GET    /images/search
 GET    /images/get
@@ -90,4 +91,4 @@ async def refuse(call: Call) -> web.StreamResponse:
     raise Unsupported(f"{call.request.method} {call.request.path} is not supported by this version of scow")
 
 
-ROUTES = tuple(Route(*line.split(), refuse) for line in _UNBUILT.strip().splitlines())
+ROUTES = tuple(Route(method, path, refuse) for method, path in (line.split() for line in _UNBUILT.strip().splitlines()))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 
+from scow.engine.system import API_VERSION, MIN_API_VERSION
 from scow.errors import InvalidArgument
 
-CURRENT = (1, 56)
-OLDEST = (1, 24)
-API_VERSION = f"{CURRENT[0]}.{CURRENT[1]}"
-MIN_API_VERSION = f"{OLDEST[0]}.{OLDEST[1]}"
-
 _PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(?=/)")
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
+
+
+CURRENT = _numbers(API_VERSION)
+OLDEST = _numbers(MIN_API_VERSION)
 
 
 def split_version(path: str) -> tuple[tuple[int, int], str]:

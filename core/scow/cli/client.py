@@ -144,11 +144,12 @@ class Client:
         self.version = os.environ.get("DOCKER_API_VERSION") or API_VERSION
         self._starter = starter
         self._idle: Connection | None = None
+        self._connections: list[Connection] = []
 
     def connect(self) -> Connection:
         """A new connection; raises `Unavailable`, with what to do about it."""
         try:
-            return Connection(self._dial())
+            connection = Connection(self._dial())
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if self._starter is not None:
                 starter, self._starter = self._starter, None
@@ -157,6 +158,14 @@ class Client:
             raise self._unreachable(error) from error
         except OSError as error:
             raise self._unreachable(error) from error
+        self._connections.append(connection)
+        return connection
+
+    def close(self) -> None:
+        """Every connection is closed, also those that were taken over."""
+        self._idle = None
+        while self._connections:
+            self._connections.pop().close()
 
     def _dial(self) -> socket.socket:
         if self.host.path:
@@ -300,12 +309,13 @@ class Client:
 
 
 def encode_query(query: Query) -> str:
-    """``?a=b``; true as 1, mappings and lists as JSON, without what is None, false or empty."""
+    """``?a=b``; true as 1, mappings as JSON, lists as one pair each, without what is None, false or empty."""
+    pairs = [(name, item) for name, value in query.items() for item in (value if isinstance(value, list) else [value])]
     parts: list[str] = []
-    for name, value in query.items():
+    for name, value in pairs:
         if value is None or value is False or value == "" or value == {}:
             continue
-        text = "1" if value is True else json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+        text = "1" if value is True else json.dumps(value) if isinstance(value, dict) else str(value)
         parts.append(f"{name}={quote(text, safe='')}")
     return "?" + "&".join(parts) if parts else ""
 

@@ -62,6 +62,7 @@ TABLE: dict[str, dict[str, Entry]] = {
             {
                 **CONTAINER,
                 "events": _EVENTS,
+                "help": Entry("scow.cli.help", "help_", "Show the help of a command"),
                 "history": _HISTORY,
                 "import": _IMPORT,
                 "inspect": Entry("scow.cli.inspect", "inspect", "Return low-level information on objects"),

@@ -46,7 +46,8 @@ def failure(status: int, body: bytes, what: str) -> ScowError:
     if not isinstance(answer, dict) or not answer.get("message"):
         text = body.decode(errors="replace").strip()
         answer = {"message": text or f"{what}: the daemon answered {status} without a message"}
-    return _BY_STATUS.get(status, ScowError)(str(answer["message"]), hint=answer.get("hint") or None)
+    message, _, hint = str(answer["message"]).strip().partition("\n")  # the daemon puts the hint on a line of its own
+    return _BY_STATUS.get(status, ScowError)(message, hint=hint or None)
 
 
 def cannot_start(error: ScowError) -> ScowError:

@@ -27,7 +27,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
         for i in range(columns - 1)
     ]
     return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths)) + line[-1] + "\n" for line in lines
+        "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1] + "\n"
+        for line in lines
     )
 
 

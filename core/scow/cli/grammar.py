@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import click
 
@@ -12,9 +12,14 @@ from scow.cli.failures import cannot_start
 from scow.errors import ScowError
 
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[F], F]
 _TRUE = {"1", "t", "true"}
 _FALSE = {"0", "f", "false"}
+
+
+class Decorator(Protocol):
+    """Adds one parameter to a command's function."""
+
+    def __call__(self, function: F, /) -> F: ...
 
 
 class Entry(NamedTuple):
@@ -41,7 +46,7 @@ class Flag(click.Option):
 
 
 class Command(click.Command):
-    """A command; *runs* says that its exit codes are those of a container (125, 126, 127), else 1 stands for failure."""
+    """A command; with *runs* its exit codes are those of a container (125, 126, 127), else 1 stands for failure."""
 
     def __init__(self, *args: Any, runs: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,6 +129,7 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.table = table
         self.aliases: dict[str, str] = {"list": "ls", "remove": "rm"}
+        self.open_to_plugins = False
 
     def entry(self, name: str) -> Entry | None:
         name = self.aliases.get(name, name)
@@ -135,17 +141,24 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self.entry(cmd_name)
         if entry is None:
-            return None
+            return self._of_plugin(cmd_name)
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         assert isinstance(command, click.Command)
         return command
 
+    def _of_plugin(self, name: str) -> click.Command | None:
+        if not self.open_to_plugins:
+            return None
+        from scow.cli.plugin_commands import find
+
+        return find(name)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if self.entry(args[0]) is None and not args[0].startswith("-"):
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             where = ctx.command_path
-            raise click.UsageError(f"{args[0]!r} is not a {where} command; see '{where} --help'", ctx)
+            raise click.UsageError(f"{args[0]!r} is not a {where} command", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -158,11 +171,14 @@ class LazyGroup(click.Group):
 def command(name: str, *, runs: bool = False, interspersed: bool = True) -> Callable[[Callable[..., Any]], Command]:
     """Decorator: a `Command`; without *interspersed* options end at the first argument."""
     return click.command(
-        name, cls=Command, runs=runs, context_settings={"allow_interspersed_args": interspersed, "max_content_width": 100}
+        name,
+        cls=Command,
+        runs=runs,
+        context_settings={"allow_interspersed_args": interspersed, "max_content_width": 100},
     )
 
 
-def flag(*names: str, help: str = "", default: bool = False, hidden: bool = False) -> Option[F]:
+def flag(*names: str, help: str = "", default: bool = False, hidden: bool = False) -> Decorator:
     """A switch: ``-i``, ``--interactive``, and ``--interactive=false``."""
     long = next(name for name in names if name.startswith("--"))
     shorts = [name for name in names if name != long]
@@ -170,21 +186,25 @@ def flag(*names: str, help: str = "", default: bool = False, hidden: bool = Fals
     return click.option(*declared, cls=Flag, default=default, help=help, hidden=hidden)
 
 
-def text(*names: str, help: str = "", default: str | None = None, metavar: str = "string", hidden: bool = False) -> Option[F]:
+def text(
+    *names: str, help: str = "", default: str | None = None, metavar: str = "string", hidden: bool = False
+) -> Decorator:
     """An option with a value, None when absent."""
     return click.option(*names, type=str, default=default, help=help, metavar=metavar, hidden=hidden)
 
 
-def number(*names: str, help: str = "", default: int | None = None) -> Option[F]:
+def number(*names: str, help: str = "", default: int | None = None) -> Decorator:
     """An option with a whole number."""
     return click.option(*names, type=int, default=default, help=help, metavar="int")
 
 
-def many(*names: str, help: str = "", metavar: str = "list", hidden: bool = False) -> Option[F]:
+def many(*names: str, help: str = "", metavar: str = "list", hidden: bool = False) -> Decorator:
     """An option that can be given several times."""
     return click.option(*names, type=str, multiple=True, help=help, metavar=metavar, hidden=hidden)
 
 
-def objects(name: str, *, required: bool = True) -> Option[F]:
+def objects(name: str, *, required: bool = True) -> Decorator:
     """One or more names as arguments (*required*), or any number."""
-    return click.argument(name, nargs=-1, required=required, metavar=f"{name.upper()}..." if required else f"[{name.upper()}...]")
+    return click.argument(
+        name, nargs=-1, required=required, metavar=f"{name.upper()}..." if required else f"[{name.upper()}...]"
+    )

@@ -30,6 +30,7 @@ INTERRUPTED = 130
 @click.pass_context
 def root(ctx: click.Context, host: str | None, show_version: bool) -> None:
     ctx.obj = Session(host)
+    ctx.call_on_close(ctx.obj.close)
     if show_version:
         from scow import __version__
 
@@ -39,8 +40,11 @@ def root(ctx: click.Context, host: str | None, show_version: bool) -> None:
         click.echo(ctx.get_help())
 
 
+root.open_to_plugins = True
+
+
 def main() -> int:
-    """Run the command line; the exit code is docker's: 125 for usage and engine errors of ``run``, the container's own."""
+    """Run the command line; answers docker's exit code: 125 for usage, 1 or 125 for the engine, the container's own."""
     try:
         code = root.main(prog_name="scow", standalone_mode=False)
         sys.stdout.flush()
@@ -82,3 +86,7 @@ def _flush() -> None:
 def _silence_stdout() -> None:
     """Nothing is written when the interpreter flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -110,7 +110,9 @@ def _propagation(options: dict[str, Any], value: str, name: str) -> None:
 
 def _recursive(options: dict[str, Any], value: str, name: str) -> None:
     if value not in _RECURSIVE:
-        raise InvalidArgument(f"invalid value for bind-recursive: {value!r}", hint=f"use one of {', '.join(_RECURSIVE)}")
+        raise InvalidArgument(
+            f"invalid value for bind-recursive: {value!r}", hint=f"use one of {', '.join(_RECURSIVE)}"
+        )
     options.update(_RECURSIVE[value])
 
 

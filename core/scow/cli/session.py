@@ -19,6 +19,7 @@ class Session:
     def __init__(self, host_flag: str | None = None) -> None:
         self.host_flag = host_flag
         self.starts_daemon = True
+        self._clients: list[Client] = []
 
     @cached_property
     def host(self) -> Host:
@@ -29,7 +30,9 @@ class Session:
         from scow.cli.client import Client
 
         starts = self.host.is_default and self.starts_daemon
-        return Client(self.host, starter=self._start_daemon if starts else None)
+        client = Client(self.host, starter=self._start_daemon if starts else None)
+        self._clients.append(client)
+        return client
 
     def another(self) -> Client:
         """A client with connections of its own, for another thread."""
@@ -37,7 +40,13 @@ class Session:
 
         client = Client(self.host)
         client.version = self.client.version
+        self._clients.append(client)
         return client
+
+    def close(self) -> None:
+        """All connections are closed."""
+        for client in self._clients:
+            client.close()
 
     def _start_daemon(self) -> bool:
         from scow.cli.autostart import start

@@ -12,7 +12,8 @@ _SIZE = re.compile(r"([0-9.]+) ?(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]*\.?[0-9]*)(ns|us|µs|ms|s|m|h)")
 _NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 ULIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    ("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc")
+    + ("rss", "rtprio", "rttime", "sigpending", "stack")
 )
 
 
@@ -66,7 +67,9 @@ def ulimit(text: str) -> dict[str, object]:
     name, equals, limits = text.partition("=")
     soft_text, colon, hard_text = limits.partition(":")
     if not equals or name not in ULIMITS:
-        raise InvalidArgument(f"invalid ulimit: {text!r}", hint=f"use NAME=SOFT[:HARD]; names: {', '.join(sorted(ULIMITS))}")
+        raise InvalidArgument(
+            f"invalid ulimit: {text!r}", hint=f"use NAME=SOFT[:HARD]; names: {', '.join(sorted(ULIMITS))}"
+        )
     try:
         soft = int(soft_text)
         hard = int(hard_text) if colon else soft

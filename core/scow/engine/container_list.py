@@ -16,14 +16,25 @@ if TYPE_CHECKING:
 
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 FILTERS = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 )
 
 
-def select(
-    containers: Containers, all: bool, limit: int, filters: Mapping[str, Sequence[str]]
-) -> list[Container]:
+def select(containers: Containers, all: bool, limit: int, filters: Mapping[str, Sequence[str]]) -> list[Container]:
     """Newest first, at most *limit* (0: no bound); raises `InvalidArgument` for a filter or status unknown."""
     filters = check_filters(filters, FILTERS)
     for status in filters.get("status", ()):

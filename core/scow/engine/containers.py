@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from scow.engine import container_list, logs
 from scow.engine.create import create, name_conflict
 from scow.engine.detach import parse_keys
+from scow.engine.launch import build_spec, hold_volumes
 from scow.engine.lifecycle import Lifecycle, put
 from scow.engine.live import Live, WaitResult
 from scow.engine.model import Container
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
     from scow.config import Config
     from scow.engine.drivers import Drivers
     from scow.engine.images import Images
-    from scow.engine.monitor_client import Zygote
+    from scow.engine.monitor_connection import MonitorConnection
     from scow.engine.networks import Networks
     from scow.engine.volumes import Volumes
+    from scow.engine.zygote import Zygote
     from scow.events import Events
     from scow.state import State
     from scow.types import CreateRequest, Resources, RestartPolicy
@@ -88,12 +91,6 @@ class Containers:
     def records(self) -> list[Container]:
         """Every record, in no order."""
         return [live.record for live in self._live.values()]
-
-    def list(
-        self, *, all: bool = False, limit: int = 0, filters: Mapping[str, Sequence[str]] | None = None
-    ) -> list[Container]:
-        """Newest first; only running ones unless *all*, a *limit* or a status filter says otherwise."""
-        return container_list.select(self, all, limit, filters or {})
 
     def directory(self, id: str) -> Path:
         """The container's folder."""
@@ -165,9 +162,7 @@ class Containers:
             del self._names[record.name]
         for session in live.sessions:
             session.abort()
-        live.resolve(
-            ("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code, record.state.error)
-        )
+        live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code, record.state.error))
         await self.tell(live, "destroy")
         if volumes:
             for point in record.mounts:
@@ -267,35 +262,38 @@ class Containers:
         history = None
         if logs:
             query = LogQuery(stdout=stdout, stderr=stderr, framed=not record.config.tty)
-            history = await self.logs(ref, query, follow=False)
+            history = self.logs(ref, query, follow=False)
         session = StreamSession(
-            tty=record.config.tty, stdin=stdin and record.config.open_stdin, stdout=stdout, stderr=stderr,
-            detach_keys=keys, history=history,
+            tty=record.config.tty,
+            stdin=stdin and record.config.open_stdin,
+            stdout=stdout,
+            stderr=stderr,
+            detach_keys=keys,
+            history=history,
         )
         if not stream:
             session.finish()
         elif record.state.running and live.monitor is not None:
-            session.connect(await live.monitor.attach(**session.wants))
+            await session.attach(live.monitor)
         else:
             live.sessions.append(session)
         await self.tell(live, "attach")
         return session
 
-    async def logs(self, ref: str, query: LogQuery, follow: bool) -> AsyncIterator[bytes]:
-        """The container's output; with *follow* it goes on until the run ends. Framed unless it has a tty."""
+    def logs(self, ref: str, query: LogQuery, follow: bool) -> AsyncIterator[bytes]:
+        """The container's output; with *follow* it goes on until the run ends. Framed unless it has a tty.
+
+        Raises at once: `NotFound`, `InvalidArgument` without a stream, `Unsupported` where the log cannot be read.
+        """
         live = self.live(ref)
         record = live.record
         if not (query.stdout or query.stderr):
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        driver = await self.drivers.driver(LOG, record.host_config.log_config.type)
-        query = LogQuery(
-            query.stdout, query.stderr, query.since_ns, query.until_ns, query.tail, query.timestamps,
-            framed=not record.config.tty,
-        )
-        directory = self.directory(record.id) / "log"
-        reader = await asyncio.to_thread(driver.open, directory, query)
+        driver = self.drivers.get(LOG, record.host_config.log_config.type)
+        reader = driver.open(self.directory(record.id) / "log", replace(query, framed=not record.config.tty))
         running = record.state.running or record.state.status == "restarting"
-        return logs.stream(reader, directory, follow=follow and running, ended=live.ended)
+        directory = self.directory(record.id) / "log"
+        return logs.stream(reader, directory, follow and running, live.ended, query.until_ns)
 
     async def resize(self, ref: str, rows: int, cols: int) -> None:
         """Its terminal has that size; raises `Conflict` when it does not run."""
@@ -330,7 +328,8 @@ class Containers:
         record = self.get(ref)
         if not record.state.running:
             return {}
-        return await self.drivers.call(RUNTIME, record.runtime, "stats", lambda d: d.stats(record.id))
+        sample: dict[str, Any] = await self.drivers.call(RUNTIME, record.runtime, "stats", lambda d: d.stats(record.id))
+        return sample
 
     async def update(self, ref: str, resources: Resources, policy: RestartPolicy | None) -> list[str]:
         """The limits given hold, for a running container at once; the rest stays. Answers warnings."""
@@ -351,16 +350,32 @@ class Containers:
         attributes = {**record.config.labels, "image": record.image_ref, "name": record.name, **(more or {})}
         await self.events.emit("container", action, record.id, attributes)
 
-    def run_ended(self, live: Live, exit: dict[str, Any]) -> None:
-        """The monitor told that the run is over (or was lost); what follows is done in a task."""
-        self.spawn(self.lifecycle.ended(live, exit))
+    def follow(self, live: Live, monitor: MonitorConnection) -> None:
+        """*monitor* is the container's; what it tells of the end of the run and of execs is acted on in tasks."""
+        live.monitor = monitor
+        monitor.on_exit = lambda exit: self.spawn(self.lifecycle.ended(live, exit))
+        monitor.on_exec_exit = lambda exec_id, code: self._exec_ended(live, exec_id, code)
 
-    def exec_ended(self, live: Live, exec_id: str, exit_code: int) -> None:
-        """The monitor told that an exec is over."""
+    def _exec_ended(self, live: Live, exec_id: str, exit_code: int) -> None:
         record = live.execs.get(exec_id)
         if record is not None:
             live.execs[exec_id] = msgspec.structs.replace(record, running=False, exit_code=exit_code)
             self.spawn(self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)}))
+
+    async def rebuild_spec(self, live: Live) -> dict[str, Any]:
+        """The OCI configuration of a run that an earlier daemon started."""
+        sources = await hold_volumes(self, live.record)
+        return await build_spec(self, live.record, sources)
+
+    async def close(self) -> None:
+        """No start is pending and no monitor is connected; containers run on."""
+        self.closing = True
+        for live in self._live.values():
+            self.lifecycle.cancel_restart(live)
+            if live.monitor is not None:
+                live.monitor.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
 
     def spawn(self, coroutine: Any) -> None:
         """Runs *coroutine* as a task that is kept and whose failure is logged."""
@@ -372,6 +387,12 @@ class Containers:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("background task failed", exc_info=task.exception())
+
+    def list(
+        self, *, all: bool = False, limit: int = 0, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Container]:
+        """Newest first; only running ones unless *all*, a *limit* or a status filter says otherwise."""
+        return container_list.select(self, all, limit, filters or {})
 
 
 def _boot_id() -> str:

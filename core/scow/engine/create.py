@@ -75,10 +75,22 @@ async def _record(
     await _check_drivers(containers, host)
     endpoints = _endpoints(request, host)
     record = Container(
-        id=id, name=name, created_ns=time.time_ns(), request=request, config=config, host_config=host,
-        image_id=image.id, image_ref=request.image, chain_id=image.chain_id, path=path, args=args,
-        platform=image.config.os or "linux", storage_driver=containers.config.drivers["storage"],
-        runtime=host.runtime, mounts=tuple(points), endpoints=endpoints,
+        id=id,
+        name=name,
+        created_ns=time.time_ns(),
+        request=request,
+        config=config,
+        host_config=host,
+        image_id=image.id,
+        image_ref=request.image,
+        chain_id=image.chain_id,
+        path=path,
+        args=args,
+        platform=image.config.os or "linux",
+        storage_driver=containers.config.drivers["storage"],
+        runtime=host.runtime,
+        mounts=tuple(points),
+        endpoints=endpoints,
     )
     return record, warnings + more
 
@@ -124,17 +136,13 @@ def _endpoints(request: CreateRequest, host: HostConfig) -> dict[str, EndpointRe
     configs = request.networking_config.endpoints_config
     if len(configs) > 1:
         raise InvalidArgument("a container joins one network when it is created", hint="connect it to others later")
-    wanted = dict.fromkeys([mode]) if not configs else configs
+    wanted = configs or dict.fromkeys([mode])
     if configs and mode not in ("bridge", *configs):
         raise InvalidArgument(f"conflicting networks: {mode} and {', '.join(configs)}")
-    return {
-        key: EndpointRecord(network_id="", network_name=key, config=value) for key, value in wanted.items()
-    }
+    return {key: EndpointRecord(network_id="", network_name=key, config=value) for key, value in wanted.items()}
 
 
-async def _prepare_root(
-    containers: Containers, record: Container, timeline: Timeline, undo: AsyncExitStack
-) -> None:
+async def _prepare_root(containers: Containers, record: Container, timeline: Timeline, undo: AsyncExitStack) -> None:
     driver = record.storage_driver
     with timeline.step("layers", driver, f"writable layer on {record.chain_id or 'nothing'}"):
         await containers.drivers.call(STORAGE, driver, "prepare", lambda d: d.prepare(record.id, record.chain_id))
@@ -148,9 +156,7 @@ async def _make_volumes(containers: Containers, record: Container, undo: AsyncEx
             points.append(point)
             continue
         known = any(volume.name == point.name for volume in containers.volumes.list())
-        volume = await containers.volumes.create(
-            point.name, point.driver, *_volume_options(record, point)
-        )
+        volume = await containers.volumes.create(point.name, point.driver, *_volume_options(record, point))
         if not known:
             undo.push_async_callback(containers.volumes.remove, point.name, True)
         if point.copy_up and record.chain_id is not None:

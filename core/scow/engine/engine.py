@@ -12,11 +12,11 @@ from scow.engine.containers import Containers
 from scow.engine.drivers import Drivers
 from scow.engine.execs import Execs
 from scow.engine.images import Images
-from scow.engine.monitor_client import Zygote
 from scow.engine.networks import Networks
 from scow.engine.reconcile import Reconcile
 from scow.engine.system import System
 from scow.engine.volumes import Volumes
+from scow.engine.zygote import Zygote
 from scow.events import Events
 from scow.host import PluginHost
 from scow.ports import NETWORK, RUNTIME, STORAGE, VOLUME
@@ -56,7 +56,7 @@ class Engine:
         config = self.config
         await asyncio.to_thread(_make_roots, config.data_root, config.run_root)
         self.state = await State.open(config.data_root / "scow.db")
-        self.events = Events(self.state, self.host)
+        self.events = Events(self.state, self.host.post)
         runtime = await self.drivers.driver(RUNTIME, config.drivers["runtime"])
         self.zygote = await Zygote.start(config.run_root, [runtime.child_module])
         content = ContentStore(config.data_root / "content")
@@ -64,9 +64,9 @@ class Engine:
         self.images = Images(
             self.host, self.drivers, self.state, self.events, content, config, in_use=self._image_users
         )
-        self.volumes = Volumes(
-            self.drivers, self.state, self.events, config.drivers["volume"], self.containers.records
-        )
+        scratch = config.run_root / "mnt"
+        users = self.containers.records
+        self.volumes = Volumes(self.drivers, self.state, self.events, config.drivers["volume"], users, scratch)
         self.networks = Networks(self.drivers, self.state, config, self.containers.records)
         self.execs = Execs(self.containers)
         self.containers.images = self.images
@@ -78,9 +78,11 @@ class Engine:
     async def _load(self) -> None:
         for part in (self.images, self.volumes, self.networks, self.containers):
             await asyncio.to_thread(part.load)
-        for kind in (STORAGE, VOLUME, NETWORK):
-            await self.drivers.driver(kind, self.config.drivers[kind.name])
+        await self.drivers.driver(STORAGE, self.config.drivers["storage"])
+        await self.drivers.driver(VOLUME, self.config.drivers["volume"])
+        await self.drivers.driver(NETWORK, self.config.drivers["network"])
         await self.networks.ensure_builtin()
+        await asyncio.to_thread(self.host.load_plugins)
         reconcile = Reconcile(self.containers)
         self.repaired = await reconcile.run()
         for line in self.repaired:
@@ -104,8 +106,12 @@ class Engine:
 
 def _make_roots(data_root: Path, run_root: Path) -> None:
     for path, mode in (
-        (data_root, 0o711), (data_root / "containers", 0o711), (data_root / "content", 0o700),
-        (run_root, 0o711), (run_root / "m", 0o700),
+        (data_root, 0o711),
+        (data_root / "containers", 0o711),
+        (data_root / "content", 0o700),
+        (run_root, 0o711),
+        (run_root / "m", 0o700),
+        (run_root / "mnt", 0o700),
     ):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scow.engine.containers import Containers
     from scow.engine.live import Live
     from scow.engine.model import Container
-    from scow.engine.monitor_client import MonitorConnection
+    from scow.engine.monitor_connection import MonitorConnection
     from scow.types import ExecRequest
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,13 @@ class Execs:
         session = None
         if not detach:
             session = StreamSession(
-                tty=request.tty, stdin=request.attach_stdin and stdin, stdout=request.attach_stdout,
-                stderr=request.attach_stderr, detach_keys=parse_keys(request.detach_keys),
+                tty=request.tty,
+                stdin=request.attach_stdin and stdin,
+                stdout=request.attach_stdout,
+                stderr=request.attach_stderr,
+                detach_keys=parse_keys(request.detach_keys),
             )
-            session.connect(await monitor.attach(exec_id=exec_id, **session.wants))
+            await session.attach(monitor, exec_id)
         live.execs[exec_id] = msgspec.structs.replace(record, running=True)
         try:
             pid = await monitor.exec_start(exec_id)
@@ -94,10 +97,8 @@ class Execs:
         plan = await self._containers.drivers.call(
             RUNTIME, container.runtime, "exec", lambda d: d.exec(container.id, built, process)
         )
-        await monitor.exec_create(
-            record.id, plan, tty=request.tty, open_stdin=request.attach_stdin,
-            size=console_size or (tuple(request.console_size) if request.console_size else (0, 0)),
-        )
+        rows, cols = console_size or request.console_size or (0, 0)
+        await monitor.exec_create(record.id, plan, tty=request.tty, open_stdin=request.attach_stdin, size=(rows, cols))
 
     def get(self, exec_id: str) -> ExecRecord:
         """Raises `NotFound` in Docker's words."""
@@ -108,7 +109,7 @@ class Execs:
         live, record = self._find(exec_id)
         if live.monitor is None or not record.running:
             raise Conflict(f"exec {exec_id} is not running")
-        await live.monitor.resize(rows, cols, exec_id=exec_id)
+        await live.monitor.resize(rows, cols, exec_id)
 
     def _find(self, exec_id: str) -> tuple[Live, ExecRecord]:
         matches = [

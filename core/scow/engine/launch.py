@@ -12,11 +12,14 @@ import logging
 import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import netfiles, spec
+from scow.engine import spec
+from scow.engine.container_files import write_files
+from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
 from scow.engine.publish import bindings
 from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from scow.engine.containers import Containers
     from scow.engine.live import Live
     from scow.engine.model import Container, EndpointRecord, MountPoint
-    from scow.engine.monitor_client import MonitorConnection
-    from scow.ports.network import Attachment, Network, PortBinding
+    from scow.engine.monitor_connection import MonitorConnection
+    from scow.ports.network import Attachment, Network, NetworkDriver, PortBinding
     from scow.ports.runtime import Plan
 
 log = logging.getLogger(__name__)
@@ -37,10 +40,8 @@ log = logging.getLogger(__name__)
 class Started(NamedTuple):
     """What the record must remember of a run: its processes, and its endpoints with their attachments."""
 
-    pid: int
-    start_ticks: int
-    monitor_pid: int
-    monitor_ticks: int
+    init: ProcessId
+    monitor: ProcessId
     endpoints: dict[str, EndpointRecord]
 
 
@@ -78,35 +79,37 @@ class Launch:
                 except (CannotRun, CommandNotFound) as error:
                     error.message = f"failed to create task for container: {error.message}"
                     raise
-            live.monitor = monitor
+            self._containers.follow(live, monitor)
             undo.pop_all()
-        return Started(init.pid, init.start_ticks, monitor.pid, monitor.start_ticks, endpoints)
+        return Started(init, ProcessId(monitor.pid, monitor.start_ticks), endpoints)
 
     # ------------------------------------------------------------------ monitor
 
     async def _spawn_monitor(self, undo: AsyncExitStack) -> MonitorConnection:
-        containers, live = self._containers, self._live
-        runtime = await containers.drivers.driver(RUNTIME, self._record.runtime)
+        module = (await self._containers.drivers.driver(RUNTIME, self._record.runtime)).child_module
         with self._timeline.step("monitor", "core", "fork of the zygote"):
-            monitor = await containers.zygote.spawn(self._record.id, self._directory, runtime.child_module)
+            monitor = await self._containers.zygote.spawn(self._record.id, self._directory, module)
         undo.push_async_callback(monitor.destroy)
-        monitor.on_exit = lambda exit: containers.run_ended(live, exit)
-        monitor.on_exec_exit = lambda exec_id, code: containers.exec_ended(live, exec_id, code)
         return monitor
 
-    async def _create(self, monitor: MonitorConnection, plan: Plan) -> Any:
+    async def _create(self, monitor: MonitorConnection, plan: Plan) -> ProcessId:
         config, log_config = self._record.config, self._record.host_config.log_config
         driver = await self._containers.drivers.driver(LOG, log_config.type)
+        rows, cols = self._record.host_config.console_size or (0, 0)
         return await monitor.create(
-            plan, tty=config.tty, open_stdin=config.open_stdin, stdin_once=config.stdin_once,
-            log_directory=self._directory / "log", limits=driver.limits(log_config.config),
-            size=tuple(self._record.host_config.console_size or (0, 0)),
+            plan,
+            tty=config.tty,
+            open_stdin=config.open_stdin,
+            stdin_once=config.stdin_once,
+            log_directory=self._directory / "log",
+            limits=driver.limits(log_config.config),
+            size=(rows, cols),
         )
 
     async def _connect_sessions(self, monitor: MonitorConnection) -> None:
         sessions, self._live.sessions = self._live.sessions, []
         for session in sessions:
-            session.connect(await monitor.attach(**session.wants))
+            await session.attach(monitor)
 
     # ------------------------------------------------------------------ plan
 
@@ -118,7 +121,7 @@ class Launch:
             self._live.spec = built = await build_spec(self._containers, record, sources)
         root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
         with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
-            plan = await drivers.call(
+            plan: Plan = await drivers.call(
                 RUNTIME, record.runtime, "create", lambda d: d.create(record.id, built, root, self._directory)
             )
         undo.push_async_callback(drivers.call, RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id))
@@ -132,23 +135,35 @@ class Launch:
         for name, endpoint in record.endpoints.items():
             network = self._containers.networks.get(endpoint.network_id or name).network
             wanted = Endpoint(
-                id=endpoint.endpoint_id or new_id(), network_id=network.id, container_id=record.id,
-                container_name=record.name, ip_address=_address(endpoint), mac_address=_mac(record, endpoint),
+                id=endpoint.endpoint_id or new_id(),
+                network_id=network.id,
+                container_id=record.id,
+                container_name=record.name,
+                ip_address=_address(endpoint),
+                mac_address=_mac(record, endpoint),
                 labels=record.config.labels,
             )
             attachment = await self._attach(network, wanted, pid)
             undo.push_async_callback(
-                self._containers.drivers.call, NETWORK, network.driver, "detach",
-                lambda d, n=network, a=attachment: d.detach(n, a),
+                self._containers.drivers.call,
+                NETWORK,
+                network.driver,
+                "detach",
+                partial(_detach_one, network=network, attachment=attachment),
             )
             joined[name] = msgspec.structs.replace(
-                endpoint, network_id=network.id, network_name=network.name, endpoint_id=wanted.id,
+                endpoint,
+                network_id=network.id,
+                network_name=network.name,
+                endpoint_id=wanted.id,
                 attachment=attachment,
             )
-        await asyncio.to_thread(self._write_files, joined)
+        write_files(self._directory, record, joined)
         for name, endpoint in joined.items():
             await self._containers.events.emit(
-                "network", "connect", endpoint.network_id,
+                "network",
+                "connect",
+                endpoint.network_id,
                 {"container": record.id, "name": name, "type": self._containers.networks.get(name).network.driver},
             )
         return joined
@@ -165,17 +180,30 @@ class Launch:
             endpoint = replace(wanted, ports=ports)
             try:
                 return await self._containers.drivers.call(
-                    NETWORK, driver, "attach", lambda d, e=endpoint: d.attach(network, e, netns)
+                    NETWORK, driver, "attach", partial(_attach_one, network=network, endpoint=endpoint, netns=netns)
                 )
             except Conflict:
                 if number == tries - 1:
                     raise
         raise AssertionError("no attempt was made")
 
-    def _write_files(self, joined: dict[str, EndpointRecord]) -> None:
-        for name, content in network_files(self._containers, self._record, joined).items():
-            with open(self._directory / name, "w") as file:
-                file.write(content)
+
+async def build_spec(containers: Containers, record: Container, sources: dict[str, str]) -> dict[str, Any]:
+    """The OCI configuration of the container, as plugins left it; raises `Conflict` for a container that it joins and
+    that does not run."""
+    joined: dict[str, int] = {}
+    files = None
+    for kind, ref in spec.joins(record.host_config).items():
+        other = containers.get(ref)
+        if not other.state.running:
+            raise Conflict(f"cannot join the {kind} namespace of container {ref}: it is not running")
+        joined[kind] = other.state.pid
+        if kind == "network":
+            files = containers.directory(other.id)
+    directory = containers.directory(record.id)
+    built = spec.build(record, directory=directory, sources=sources, joined=joined, files=files)
+    await containers.drivers.host.spec(record.id, built, record.host_config.annotations)
+    return built
 
 
 async def hold_volumes(containers: Containers, record: Container, undo: AsyncExitStack | None = None) -> dict[str, str]:
@@ -199,9 +227,7 @@ def _check_source(point: MountPoint, container_id: str) -> None:
     if os.path.exists(point.source):
         return
     if "create" not in point.options:
-        raise InvalidArgument(
-            f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
-        )
+        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
     os.makedirs(point.source, mode=0o755)
     log.warning("container %s: bind source %s did not exist and was made", container_id[:12], point.source)
 
@@ -210,9 +236,7 @@ async def tear_down(containers: Containers, record: Container, endpoints: dict[s
     """Network, volumes and cgroup of an ended run are released; what fails is logged and does not stop the rest."""
     steps = [_detach(containers, endpoint) for endpoint in endpoints.values() if endpoint.attachment]
     steps += [containers.volumes.release(point, record.id) for point in record.mounts if point.type == "volume"]
-    steps.append(
-        containers.drivers.call(RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id))
-    )
+    steps.append(containers.drivers.call(RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id)))
     failures = [str(error) for error in await asyncio.gather(*steps, return_exceptions=True) if error is not None]
     for failure in failures:
         log.error("container %s: not released: %s", record.id[:12], failure)
@@ -225,6 +249,14 @@ async def _detach(containers: Containers, endpoint: EndpointRecord) -> None:
     assert attachment is not None
     await containers.drivers.call(NETWORK, network.driver, "detach", lambda d: d.detach(network, attachment))
     await containers.events.emit("network", "disconnect", network.id, {"name": network.name, "type": network.driver})
+
+
+def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, netns: str) -> Attachment:
+    return driver.attach(network, endpoint, netns)
+
+
+def _detach_one(driver: NetworkDriver, network: Network, attachment: Attachment) -> None:
+    driver.detach(network, attachment)
 
 
 def _choose(binding: PortBinding, choices: tuple[int, ...], number: int) -> PortBinding:

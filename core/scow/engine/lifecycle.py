@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scow.engine import restart_policy
+from scow.engine.exit_record import read_exit
 from scow.engine.launch import Launch, tear_down
 from scow.engine.live import WaitResult
 from scow.engine.model import ContainerState
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STOP_TIMEOUT_S = 10
 KILL_TIMEOUT_S = 10
+MONITOR_LOST = "monitor lost"
 
 
 class Lifecycle:
@@ -55,26 +57,34 @@ class Lifecycle:
         await containers.state.commit(intent, durable=False)
         live.stop_wanted = False
         live.ended = asyncio.Event()
-        launch = Launch(containers, live)
         try:
-            started = await launch.run()
+            started = await Launch(containers, live).run()
         except BaseException as error:
             await self._start_failed(live, error)
             raise
         state = ContainerState(
-            status="running", pid=started.pid, start_ticks=started.start_ticks, boot_id=containers.boot_id,
-            monitor_pid=started.monitor_pid, monitor_ticks=started.monitor_ticks, started_ns=time.time_ns(),
-            finished_ns=record.state.finished_ns, restart_count=restart_count,
+            status="running",
+            pid=started.init.pid,
+            start_ticks=started.init.start_ticks,
+            boot_id=containers.boot_id,
+            monitor_pid=started.monitor.pid,
+            monitor_ticks=started.monitor.start_ticks,
+            started_ns=time.time_ns(),
+            finished_ns=record.state.finished_ns,
+            restart_count=restart_count,
         )
         await self._commit(live, state, CloseIntent(intent.id), endpoints=started.endpoints)
         await containers.tell(live, "start")
-        launch.follow()
 
     async def _start_failed(self, live: Live, error: BaseException) -> None:
         code = error.exit_code if isinstance(error, CannotRun | CommandNotFound) else 128
         state = msgspec.structs.replace(
-            live.record.state, status="created" if not live.record.state.started_ns else "exited",
-            exit_code=code, error=str(error), pid=0, finished_ns=live.record.state.finished_ns,
+            live.record.state,
+            status="created" if not live.record.state.started_ns else "exited",
+            exit_code=code,
+            error=str(error),
+            pid=0,
+            finished_ns=live.record.state.finished_ns,
         )
         for session in live.sessions:
             session.abort()
@@ -96,12 +106,21 @@ class Lifecycle:
             record = live.record
             if not record.state.running or live.ended.is_set():
                 return
+            if exit.get("reason") == MONITOR_LOST:
+                exit = await self._lost(live, exit)
+            reason = str(exit.get("reason") or "")
             if not live.stop_wanted and time.time_ns() - record.state.started_ns > restart_policy.STABLE_AFTER_S * 1e9:
                 live.failures = 0
             state = msgspec.structs.replace(
-                record.state, status="exited", pid=0, monitor_pid=0, exit_code=int(exit["exit_code"]),
-                oom_killed=bool(exit.get("oom_killed")), error=str(exit.get("reason") or ""),
-                finished_ns=int(exit.get("finished_ns") or time.time_ns()), stopped_by_user=live.stop_wanted,
+                record.state,
+                status="exited",
+                pid=0,
+                monitor_pid=0,
+                exit_code=int(exit["exit_code"]),
+                oom_killed=bool(exit.get("oom_killed")),
+                error="" if reason in ("exited", "killed") else reason,
+                finished_ns=int(exit.get("finished_ns") or time.time_ns()),
+                stopped_by_user=live.stop_wanted,
             )
             policy = record.host_config.restart_policy
             again = restart_policy.wants_restart(policy, state) and not self._containers.closing
@@ -129,6 +148,18 @@ class Lifecycle:
             live.restart = asyncio.get_running_loop().create_task(
                 self._restart_later(live, restart_policy.delay_s(live.failures))
             )
+
+    async def _lost(self, live: Live, exit: dict[str, Any]) -> dict[str, Any]:
+        """The exit record of a run whose monitor is gone: what it wrote, or else the container is killed with it."""
+        record = live.record
+        written = await asyncio.to_thread(read_exit, self._containers.directory(record.id), record.state.started_ns)
+        if written is not None:
+            return written
+        number = parse_signal("KILL")
+        await self._containers.drivers.call(
+            RUNTIME, record.runtime, "signal_all", lambda d: d.signal_all(record.id, number)
+        )
+        return exit
 
     async def _restart_later(self, live: Live, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -231,6 +262,11 @@ class Lifecycle:
         if endpoints is not None:
             record = msgspec.structs.replace(record, endpoints=endpoints)
         await self._containers.save(live, record, *changes)
+
+
+def lost(why: str) -> dict[str, Any]:
+    """The exit record of a run whose monitor left none."""
+    return {"exit_code": 137, "signal": 9, "oom_killed": False, "finished_ns": time.time_ns(), "reason": why}
 
 
 def put(record: Any) -> Put:

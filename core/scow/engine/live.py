@@ -10,7 +10,7 @@ from scow.engine.timeline import Timeline
 
 if TYPE_CHECKING:
     from scow.engine.model import Container, ExecRecord
-    from scow.engine.monitor_client import MonitorConnection
+    from scow.engine.monitor_connection import MonitorConnection
     from scow.engine.sessions import StreamSession
 
 

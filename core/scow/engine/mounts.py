@@ -72,8 +72,13 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
     if source.startswith("/"):
         propagation = next((word for word in options if word in _PROPAGATION), "rprivate")
         return MountPoint(
-            type="bind", destination=destination, source=posixpath.normpath(source), mode=mode, rw=writable,
-            propagation=propagation, options=("create",),
+            type="bind",
+            destination=destination,
+            source=posixpath.normpath(source),
+            mode=mode,
+            rw=writable,
+            propagation=propagation,
+            options=("create",),
         )
     if not VOLUME_NAME.fullmatch(source):
         raise InvalidArgument(
@@ -116,16 +121,18 @@ def _bind(spec: MountSpec, destination: str) -> MountPoint:
     options = spec.bind_options
     create = options is not None and options.create_mountpoint
     if not create and not Path(spec.source).exists():
-        raise InvalidArgument(
-            f'invalid mount config for type "bind": bind source path does not exist: {spec.source}'
-        )
+        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {spec.source}')
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in _PROPAGATION:
         raise InvalidArgument(f"invalid propagation: {propagation}", hint=f"known: {', '.join(sorted(_PROPAGATION))}")
     words = (["create"] if create else []) + (["nonrecursive"] if options and options.non_recursive else [])
     return MountPoint(
-        type="bind", destination=destination, source=posixpath.normpath(spec.source), rw=not spec.read_only,
-        propagation=propagation, options=tuple(words),
+        type="bind",
+        destination=destination,
+        source=posixpath.normpath(spec.source),
+        rw=not spec.read_only,
+        propagation=propagation,
+        options=tuple(words),
     )
 
 
@@ -133,8 +140,14 @@ def _volume(
     destination: str, name: str, driver: str, mode: str = "", rw: bool = True, copy_up: bool = True
 ) -> MountPoint:
     return MountPoint(
-        type="volume", destination=destination, name=name or new_id(), driver=driver, mode=mode, rw=rw,
-        copy_up=copy_up, anonymous=not name,
+        type="volume",
+        destination=destination,
+        name=name or new_id(),
+        driver=driver,
+        mode=mode,
+        rw=rw,
+        copy_up=copy_up,
+        anonymous=not name,
     )
 
 
@@ -147,8 +160,15 @@ def _inherited(text: str, find: Callable[[str], Container]) -> Iterable[MountPoi
             continue
         writable = point.rw and mode != "ro"
         yield MountPoint(
-            type=point.type, destination=point.destination, source=point.source, name=point.name, driver=point.driver,
-            mode=mode or point.mode, rw=writable, propagation=point.propagation, options=point.options,
+            type=point.type,
+            destination=point.destination,
+            source=point.source,
+            name=point.name,
+            driver=point.driver,
+            mode=mode or point.mode,
+            rw=writable,
+            propagation=point.propagation,
+            options=point.options,
         )
 
 

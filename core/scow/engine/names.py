@@ -15,16 +15,17 @@ _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
-_ADJECTIVES = (
-    "able amber brave brisk calm clear clever cosy crisp deft eager early fair fleet fresh gentle glad golden grand "
-    "happy hardy keen kind light lively lucid merry mild neat noble patient plain proud quick quiet ready serene "
-    "sharp shiny silver smart snug solid steady still sturdy sunny swift tidy trusty vivid warm wise witty young"
-).split()
-_BOATS = (
-    "barge bark boat brig canoe caravel carrack clipper cog coracle cutter dhow dinghy dory ferry fluyt frigate galley "
-    "gondola hoy hulk jolly junk kayak keel ketch lighter lugger packet pinnace pontoon praam punt raft sampan schooner "
-    "scow shallop skiff sloop smack snow tartane tender trawler tug umiak wherry xebec yacht yawl"
-).split()
+_WORD = re.compile(r"\w+")
+_ADJECTIVES = _WORD.findall(
+    """able amber brave brisk calm clear clever cosy crisp deft eager early fair fleet fresh gentle glad golden grand
+    happy hardy keen kind light lively lucid merry mild neat noble patient plain proud quick quiet ready serene sharp
+    shiny silver smart snug solid steady still sturdy sunny swift tidy trusty vivid warm wise witty young"""
+)
+_BOATS = _WORD.findall(
+    """barge bark boat brig canoe caravel carrack clipper cog coracle cutter dhow dinghy dory ferry fluyt frigate galley
+    gondola hoy hulk jolly junk kayak keel ketch lighter lugger packet pinnace pontoon praam punt raft sampan schooner
+    scow shallop skiff sloop smack snow tartane tender trawler tug umiak wherry xebec yacht yawl"""
+)
 
 T = TypeVar("T")
 
@@ -61,9 +62,7 @@ def random_name(taken: Iterable[str]) -> str:
 def check_container_name(name: str) -> str:
     """*name* without a leading slash; raises `InvalidArgument` in Docker's words."""
     if not _NAME.fullmatch(name):
-        raise InvalidArgument(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidArgument(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return name.removeprefix("/")
 
 

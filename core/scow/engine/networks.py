@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from scow.config import Config
+    from scow.engine.drivers import Drivers
     from scow.engine.model import Container
     from scow.ports.network import Attachment
     from scow.state import State
-    from scow.engine.drivers import Drivers
 
 KIND = "network"
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -62,18 +62,18 @@ class Networks:
     async def restore(self, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
         """The networks of drivers that keep something in the kernel are there, with *attachments* (network id and
         attachment of each running container). Answers what was repaired."""
-        repaired: list[str] = []
-        for driver in sorted({record.network.driver for record in self._records.values()}):
-            mine = {r.network.id: r.network for r in self._records.values() if r.network.driver == driver}
-            created = []
-            for network in mine.values():
-                made = await self._drivers.call(NETWORK, driver, "create", lambda d, n=network: d.create(n))
-                if made != network:
-                    await self._save(msgspec.structs.replace(self._records[network.id], network=made))
-                created.append(made)
-            known = {network.id: network for network in created}
-            held = [(known[key], attachment) for key, attachment in attachments if key in known]
-            repaired += await self._drivers.call(NETWORK, driver, "restore", lambda d, c=created, h=held: d.restore(c, h))
+        drivers = sorted({record.network.driver for record in self._records.values()})
+        return [line for driver in drivers for line in await self._restore(driver, attachments)]
+
+    async def _restore(self, driver: str, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
+        mine = [record.network for record in self._records.values() if record.network.driver == driver]
+        made = await self._drivers.call(NETWORK, driver, "create", lambda d: [d.create(network) for network in mine])
+        for before, after in zip(mine, made, strict=True):
+            if before != after:
+                await self._save(msgspec.structs.replace(self._records[after.id], network=after))
+        known = {network.id: network for network in made}
+        held = [(known[key], attachment) for key, attachment in attachments if key in known]
+        repaired: list[str] = await self._drivers.call(NETWORK, driver, "restore", lambda d: d.restore(made, held))
         return repaired
 
     def get(self, ref: str) -> NetworkRecord:
@@ -83,22 +83,17 @@ class Networks:
         except NotFound:
             raise NotFound(f"network {ref} not found") from None
 
-    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[NetworkRecord]:
-        """Newest first; filters as Docker has them."""
-        filters = check_filters(filters or {}, FILTERS)
-        found = sorted(self._records.values(), key=lambda record: record.created_ns, reverse=True)
-        return [record for record in found if self._matches(record, filters)]
-
     def _matches(self, record: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
         network = record.network
-        tests = {
+        tests: dict[str, Callable[[str], bool]] = {
             "driver": lambda value: network.driver == value,
             "id": network.id.startswith,
             "name": lambda value: value in network.name,
             "scope": lambda value: value == "local",
             "type": lambda value: (value == "builtin") == record.builtin,
-            "dangling": lambda value: (value.lower() in ("1", "true"))
-            == (not record.builtin and not self.containers(network.id)),
+            "dangling": lambda value: (
+                (value.lower() in ("1", "true")) == (not record.builtin and not self.containers(network.id))
+            ),
         }
         for name, values in filters.items():
             if name == "label":
@@ -125,3 +120,9 @@ class Networks:
     def _keep(self, record: NetworkRecord) -> None:
         self._records[record.network.id] = record
         self._names[record.network.name] = record.network.id
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[NetworkRecord]:
+        """Newest first; filters as Docker has them."""
+        filters = check_filters(filters or {}, FILTERS)
+        found = sorted(self._records.values(), key=lambda record: record.created_ns, reverse=True)
+        return [record for record in found if self._matches(record, filters)]

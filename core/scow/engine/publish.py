@@ -71,9 +71,7 @@ def _address(text: str) -> str:
 
 def port_map(exposed: Mapping[str, Any], published: tuple[PortBinding, ...]) -> dict[str, list[PortMapping] | None]:
     """Docker's ``NetworkSettings.Ports``: every exposed port, with its host side where it has one."""
-    ports: dict[str, list[PortMapping] | None] = {
-        "{}/{}".format(*parse_port(port)): None for port in exposed
-    }
+    ports: dict[str, list[PortMapping] | None] = {"{}/{}".format(*parse_port(port)): None for port in exposed}
     for binding in published:
         key = f"{binding.container_port}/{binding.protocol}"
         mapping = PortMapping(host_ip=binding.host_ip or "0.0.0.0", host_port=str(binding.host_port))

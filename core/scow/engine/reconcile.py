@@ -6,35 +6,36 @@ The state says what should be, the kernel what is. Every difference is mended an
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
 import shutil
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from scow.engine import restart_policy
+from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
+from scow.engine.lifecycle import MONITOR_LOST, lost
 from scow.engine.model import ContainerState
-from scow.engine.monitor_client import MonitorConnection
+from scow.engine.monitor_connection import MonitorConnection
 from scow.errors import ScowError
 from scow.ports import RUNTIME, STORAGE
 from scow.state import CloseIntent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from scow.engine.containers import Containers
     from scow.engine.live import Live
     from scow.ports.network import Attachment
+    from scow.ports.runtime import Runtime
+    from scow.ports.storage import StorageDriver
 
 log = logging.getLogger(__name__)
 
 _CONTAINER_KEY = re.compile(r"[0-9a-f]{64}")
-LOST_EXIT = {"exit_code": 137, "signal": 9, "oom_killed": False, "reason": "monitor lost"}
 
 
 class Reconcile:
@@ -73,42 +74,39 @@ class Reconcile:
 
     async def _adopt(self, live: Live) -> None:
         """A container that was started, or was being started, is connected again or its end is known."""
-        record = live.record
+        containers, record = self._containers, live.record
         starting = any(
-            intent.kind == "start" and intent.object_id == record.id
-            for intent in self._containers.state.open_intents()
+            intent.kind == "start" and intent.object_id == record.id for intent in containers.state.open_intents()
         )
         if not record.state.running and not starting:
             return
-        monitor = await self._connect(record.id)
-        if monitor is None:
+        try:
+            monitor = await MonitorConnection.connect(containers.config.run_root, record.id)
+        except OSError as error:
+            log.debug("container %s: %s", record.id[:12], error)
             return
         running = await monitor.state()
         if not record.state.running:  # killed between execve and commit: what runs is the truth
-            if not running.get("started"):
+            if not running["started"]:
                 await monitor.destroy()
                 return
             state = ContainerState(
-                status="running", pid=running["pid"], start_ticks=running["start_ticks"],
-                boot_id=self._containers.boot_id, monitor_pid=monitor.pid, monitor_ticks=monitor.start_ticks,
-                started_ns=time.time_ns(), restart_count=record.state.restart_count,
+                status="running",
+                pid=running["pid"],
+                start_ticks=running["start_ticks"],
+                boot_id=self._containers.boot_id,
+                monitor_pid=monitor.pid,
+                monitor_ticks=monitor.start_ticks,
+                started_ns=time.time_ns(),
+                restart_count=record.state.restart_count,
             )
             await self._containers.save(live, msgspec.structs.replace(record, state=state))
             self._repaired.append(f"container {record.id[:12]} had been started just before the end")
-        live.monitor = monitor
-        monitor.on_exit = lambda exit: self._containers.run_ended(live, exit)
-        monitor.on_exec_exit = lambda exec_id, code: self._containers.exec_ended(live, exec_id, code)
+        monitor.directory = containers.directory(record.id)
+        monitor.module = (await containers.drivers.driver(RUNTIME, record.runtime)).child_module
         await hold_volumes(self._containers, live.record)
         self._adopt_execs(live, running)
-        if running.get("exit"):
-            self._containers.run_ended(live, running["exit"])
-
-    async def _connect(self, id: str) -> MonitorConnection | None:
-        try:
-            return await MonitorConnection.connect(self._containers.config.run_root, id)
-        except OSError as error:
-            log.debug("no monitor of %s: %s", id[:12], error)
-            return None
+        containers.follow(live, monitor)
 
     def _adopt_execs(self, live: Live, running: dict[str, Any]) -> None:
         from scow.engine.model import ExecRecord
@@ -116,8 +114,12 @@ class Reconcile:
 
         for exec_id, told in running.get("execs", {}).items():
             live.execs[exec_id] = ExecRecord(
-                id=exec_id, container_id=live.record.id, request=ExecRequest(tty=bool(told.get("tty"))),
-                running=told.get("exit_code") is None, pid=told.get("pid") or 0, exit_code=told.get("exit_code"),
+                id=exec_id,
+                container_id=live.record.id,
+                request=ExecRequest(tty=bool(told.get("tty"))),
+                running=told.get("exit_code") is None,
+                pid=told.get("pid") or 0,
+                exit_code=told.get("exit_code"),
             )
 
     async def _networks(self) -> None:
@@ -140,9 +142,8 @@ class Reconcile:
         elif record.state.running and live.monitor is None:
             exit = await asyncio.to_thread(read_exit, containers.directory(record.id), record.state.started_ns)
             if exit is None:
-                exit = {**LOST_EXIT, "finished_ns": time.time_ns()}
-                if record.state.boot_id != containers.boot_id:
-                    exit["reason"] = "the host was restarted"
+                same_boot = record.state.boot_id == containers.boot_id
+                exit = lost(MONITOR_LOST if same_boot else "the host was restarted")
             await containers.lifecycle.ended(live, exit)
             self._repaired.append(f"container {record.id[:12]} ended meanwhile with {exit['exit_code']}")
         elif not record.state.running and any(e.attachment for e in record.endpoints.values()):
@@ -158,13 +159,13 @@ class Reconcile:
         for snapshot in await drivers.call(STORAGE, storage, "list", lambda d: d.list()):
             key = snapshot.key
             if not snapshot.committed and _CONTAINER_KEY.fullmatch(key) and key not in known:
-                await drivers.call(STORAGE, storage, "remove", lambda d, k=key: d.remove(k))
+                await drivers.call(STORAGE, storage, "remove", partial(_remove, key=key))
                 self._repaired.append(f"the root of unknown container {key[:12]} is removed")
         runtime = containers.config.drivers["runtime"]
         for id in await drivers.call(RUNTIME, runtime, "list", lambda d: d.list()):
             live = None if id not in known else containers.live(id)
             if live is None or live.monitor is None:
-                await drivers.call(RUNTIME, runtime, "delete", lambda d, i=id: d.delete(i))
+                await drivers.call(RUNTIME, runtime, "delete", partial(_delete, id=id))
                 self._repaired.append(f"the cgroup of {id[:12]} is removed")
         folder = containers.config.data_root / "containers"
         for entry in await asyncio.to_thread(os.listdir, folder):
@@ -173,10 +174,9 @@ class Reconcile:
                 self._repaired.append(f"the folder of unknown container {entry[:12]} is removed")
 
 
-def read_exit(directory: Path, started_ns: int) -> dict[str, Any] | None:
-    """The exit record of the run that began at *started_ns*, or None where there is none (of that run)."""
-    try:
-        record: dict[str, Any] = json.loads((directory / "exit.json").read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return record if int(record.get("finished_ns") or 0) >= started_ns else None
+def _remove(driver: StorageDriver, key: str) -> None:
+    driver.remove(key)
+
+
+def _delete(driver: Runtime, id: str) -> None:
+    driver.delete(id)

@@ -21,8 +21,10 @@ def check_policy(host: HostConfig) -> None:
     """Raises `InvalidArgument` in Docker's words for a policy that cannot be."""
     policy = host.restart_policy
     if policy.name not in _NAMES:
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
-                              "'on-failure', or 'unless-stopped'")
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        )
     if policy.maximum_retry_count < 0:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if policy.maximum_retry_count and policy.name != "on-failure":
@@ -53,4 +55,4 @@ def wants_boot(policy: RestartPolicy, state: ContainerState) -> bool:
 
 def delay_s(failures: int) -> float:
     """How long to wait before the start that follows the *failures*-th quick end (from 1)."""
-    return min(FIRST_DELAY_S * 2 ** (failures - 1), LONGEST_DELAY_S)
+    return min(FIRST_DELAY_S * 2.0 ** (failures - 1), LONGEST_DELAY_S)

@@ -10,7 +10,8 @@ from scow.engine.detach import DetachScanner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from scow.engine.monitor_client import AttachStream
+    from scow.engine.attach_stream import AttachStream
+    from scow.engine.monitor_connection import MonitorConnection
 
 
 class Session(Protocol):
@@ -32,9 +33,10 @@ class Session(Protocol):
 
 
 class StreamSession:
-    """A session that may be opened before its process exists: until `connect` it waits, and the first byte is kept.
+    """A session that may be opened before its process exists: until `attach` it waits, and the first byte is kept.
 
-    *history* is given before the live bytes (``attach?logs=1``). *wants* holds what the client asked for.
+    *history* is given before the live bytes (``attach?logs=1``). *stdin*, *stdout* and *stderr* are what the client
+    asked for.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class StreamSession:
         history: AsyncIterator[bytes] | None = None,
     ) -> None:
         self.tty = tty
-        self.wants = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
         self._scanner = DetachScanner(detach_keys) if tty and stdin else None
         self._history = history
         self._stream: AttachStream | None = None
@@ -57,14 +59,19 @@ class StreamSession:
         self._stdin_closed = False
         self.detached = False
 
-    def connect(self, stream: AttachStream) -> None:
-        """The process's streams are *stream*; what waited goes on."""
+    async def attach(self, monitor: MonitorConnection, exec_id: str = "") -> None:
+        """The session is the container's (or the exec's) process's from its next byte on; what waited goes on."""
+        stream = await monitor.attach(stdin=self._stdin, stdout=self._stdout, stderr=self._stderr, exec_id=exec_id)
         if self._ended:
             stream.abort()
             return
         self._stream = stream
         if self._stdin_closed:
             stream.close_stdin()
+        self._connected.set()
+
+    def finish(self) -> None:
+        """There is no process: after the history comes the end."""
         self._connected.set()
 
     async def read(self) -> bytes:
@@ -80,7 +87,7 @@ class StreamSession:
 
     async def write(self, data: bytes) -> None:
         """See `Session.write`; input for a client that did not ask for stdin is dropped."""
-        if not self.wants["stdin"]:
+        if not self._stdin:
             return
         if self._scanner is not None:
             data, found = self._scanner.feed(data)
@@ -99,7 +106,7 @@ class StreamSession:
     def close_stdin(self) -> None:
         """See `Session.close_stdin`."""
         self._stdin_closed = True
-        if self._stream is not None and self.wants["stdin"]:
+        if self._stream is not None and self._stdin:
             self._stream.close_stdin()
 
     def abort(self) -> None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from scow.types import RestartPolicy
 
 
-async def update(
-    containers: Containers, live: Live, resources: Resources, policy: RestartPolicy | None
-) -> list[str]:
+async def update(containers: Containers, live: Live, resources: Resources, policy: RestartPolicy | None) -> list[str]:
     """The values given (those that differ from "no limit") replace the container's; answers warnings.
 
     Everything is checked before anything changes; the kernel is told before the record is stored.
@@ -39,9 +37,9 @@ async def update(
             given["restart_policy"] = policy
         host = msgspec.structs.replace(record.host_config, **given)
         check_policy(host)
-        warnings = spec.validate(record.config, host)
+        warnings: list[str] = spec.validate(record.config, host)
         if record.state.running and set(given) - {"restart_policy"}:
-            limits = spec.resources(host)
+            limits = {key: value for key, value in spec.resources(host).items() if key != "devices"}
             await containers.drivers.call(RUNTIME, record.runtime, "update", lambda d: d.update(record.id, limits))
         await containers.save(live, msgspec.structs.replace(record, host_config=host))
     await containers.tell(live, "update")

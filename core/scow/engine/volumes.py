@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import subprocess
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -22,29 +23,37 @@ from scow.state import Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from scow.engine.drivers import Drivers
     from scow.engine.model import Container, MountPoint
     from scow.events import Events
     from scow.ports import Mount
     from scow.state import State
-    from scow.engine.drivers import Drivers
 
 KIND = "volume"
 FILTERS = ("dangling", "driver", "label", "name")
 
 
 class Volumes:
-    """The volumes that the engine knows. *users* answers the containers, to refuse removal while in use."""
+    """The volumes that the engine knows. *users* answers the containers, to refuse removal while in use; *scratch* is a
+    folder for short mounts of images."""
 
     def __init__(
-        self, drivers: Drivers, state: State, events: Events, default_driver: str,
+        self,
+        drivers: Drivers,
+        state: State,
+        events: Events,
+        default_driver: str,
         users: Callable[[], Sequence[Container]],
+        scratch: Path,
     ) -> None:
         self._drivers = drivers
         self._state = state
         self._events = events
         self._default = default_driver
         self._users = users
+        self._scratch = scratch
         self._records: dict[str, VolumeRecord] = {}
         self._lock = asyncio.Lock()
 
@@ -76,12 +85,15 @@ class Volumes:
                         hint="choose a different volume name",
                     )
                 return known
-            volume = await self._drivers.call(
-                VOLUME, driver, "create", lambda d: d.create(name, options, labels)
-            )
+            volume = await self._drivers.call(VOLUME, driver, "create", lambda d: d.create(name, options, labels))
             record = VolumeRecord(
-                name=name, driver=driver, created_ns=volume.created_ns or time.time_ns(), mountpoint=volume.mountpoint,
-                labels=dict(labels), options=dict(options), anonymous=anonymous,
+                name=name,
+                driver=driver,
+                created_ns=volume.created_ns or time.time_ns(),
+                mountpoint=volume.mountpoint,
+                labels=dict(labels),
+                options=dict(options),
+                anonymous=anonymous,
             )
             await self._state.commit(Put(KIND, name, name, msgspec.json.encode(record)))
             self._records[name] = record
@@ -94,22 +106,6 @@ class Volumes:
             return self._records[name]
         except KeyError:
             raise NotFound(f"get {name}: no such volume") from None
-
-    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[VolumeRecord]:
-        """By name; filters dangling, driver, label, name."""
-        filters = check_filters(filters or {}, FILTERS)
-        records = sorted(self._records.values(), key=lambda record: record.name)
-        if "name" in filters:
-            records = [r for r in records if any(part in r.name for part in filters["name"])]
-        if "driver" in filters:
-            records = [r for r in records if r.driver in filters["driver"]]
-        if "label" in filters:
-            records = [r for r in records if match_labels(filters["label"], r.labels)]
-        if "dangling" in filters:
-            wanted = filters["dangling"][0].lower() in ("1", "true")
-            used = {point.name for container in self._users() for point in container.mounts if point.name}
-            records = [r for r in records if (r.name not in used) == wanted]
-        return records
 
     async def remove(self, name: str, force: bool = False) -> None:
         """The volume and its content are gone; raises `Conflict` while a container has it, running or not."""
@@ -134,9 +130,16 @@ class Volumes:
         record = self.get(point.name)
         path = await self._drivers.call(VOLUME, record.driver, "mount", lambda d: d.mount(point.name, holder))
         await self._events.emit(
-            "volume", "mount", point.name,
-            {"container": holder, "destination": point.destination, "driver": record.driver,
-             "propagation": point.propagation, "read/write": str(point.rw).lower()},
+            "volume",
+            "mount",
+            point.name,
+            {
+                "container": holder,
+                "destination": point.destination,
+                "driver": record.driver,
+                "propagation": point.propagation,
+                "read/write": str(point.rw).lower(),
+            },
         )
         return str(path)
 
@@ -152,16 +155,32 @@ class Volumes:
         """Copy-up: an empty volume has the content (and owner and mode) that the image has at its destination."""
         path = await self.hold(point, holder)
         try:
-            await asyncio.to_thread(_copy_up, image_root, point.destination, path)
+            await asyncio.to_thread(_copy_up, image_root, point.destination, path, self._scratch)
         finally:
             await self.release(point, holder)
 
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[VolumeRecord]:
+        """By name; filters dangling, driver, label, name."""
+        filters = check_filters(filters or {}, FILTERS)
+        records = sorted(self._records.values(), key=lambda record: record.name)
+        if "name" in filters:
+            records = [r for r in records if any(part in r.name for part in filters["name"])]
+        if "driver" in filters:
+            records = [r for r in records if r.driver in filters["driver"]]
+        if "label" in filters:
+            records = [r for r in records if match_labels(filters["label"], r.labels)]
+        if "dangling" in filters:
+            wanted = filters["dangling"][0].lower() in ("1", "true")
+            used = {point.name for container in self._users() for point in container.mounts if point.name}
+            records = [r for r in records if (r.name not in used) == wanted]
+        return records
 
-def _copy_up(image_root: Sequence[Mount], inside: str, target: str) -> None:
+
+def _copy_up(image_root: Sequence[Mount], inside: str, target: str, scratch: Path) -> None:
     with os.scandir(target) as entries:
         if next(entries, None) is not None:
             return
-    with mounted(image_root) as root:
+    with tempfile.TemporaryDirectory(dir=scratch) as at, mounted(image_root, at) as root:
         root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY

@@ -328,7 +328,7 @@ def mounted(mounts: Iterable[Recipe], at: str) -> Iterator[str]:
 def _mount_id(path: str) -> str:
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as lines:
             return next(line for line in lines if line.startswith("mnt_id:"))
     finally:
         os.close(fd)

@@ -284,6 +284,24 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     )
 
 
+def join_session_keyring() -> None:
+    """The thread has a new anonymous session keyring (keyctl(2), ``KEYCTL_JOIN_SESSION_KEYRING``)."""
+    _check(_libc.syscall(SYS_KEYCTL, ctypes.c_int(1), None, 0, 0, 0), "keyctl", "join session keyring")
+
+
+def seccomp_filter(program: bytes, flags: int = 0) -> None:
+    """The thread's system calls pass the classic BPF *program* (``sock_filter`` of 8 bytes each; seccomp(2))."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(instructions))
+    _check(
+        _libc.syscall(
+            SYS_SECCOMP, ctypes.c_uint(1), ctypes.c_uint(flags), ctypes.create_string_buffer(header, len(header))
+        ),
+        "seccomp",
+        "set filter",
+    )
+
+
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
     """The process of *pidfd* got *signum* (Linux 5.1)."""
     _check(

@@ -70,6 +70,10 @@ class Loop:
         """`run` returns after this round."""
         self.running = False
 
+    def close(self) -> None:
+        """The epoll instance is closed."""
+        self._epoll.close()
+
     def run(self) -> None:
         """Serves until `stop`."""
         while self.running:
@@ -86,7 +90,7 @@ class Loop:
         try:
             callback(events)
         except Exception:  # noqa: BLE001  (see the class)
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
             self.unwatch(fd)
 
     def _timeout(self) -> float:

@@ -41,7 +41,7 @@ def encode(message: Message) -> bytes:
 
 
 class Decoder:
-    """Cuts a stream into messages. `feed` it bytes, then `take` until None; `rest` is what follows the last one taken."""
+    """Cuts a stream into messages: `feed` it bytes, `take` until None; `rest` is what follows the last one taken."""
 
     __slots__ = ("_buffer",)
 

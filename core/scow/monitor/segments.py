@@ -16,8 +16,8 @@ follow without gaps::
 The payload of a gap is the number of bytes that were lost (u64), because the filesystem took no more.
 
 Writing never blocks on a full filesystem and never fails: bytes that find no room are counted, and a gap is written
-before the next ones that do. A segment is full when the next record would take it past *max_bytes*; then the next number
-begins and the oldest beyond *max_files* is deleted. Opening a log cuts off a record that a crash tore.
+before the next ones that do. A segment is full when the next record would take it past *max_bytes*; then the next
+number begins and the oldest beyond *max_files* is deleted. Opening a log cuts off a record that a crash tore.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GAP = struct.Struct("<Q")
 OVERHEAD = HEADER.size + TRAILER.size
 STDOUT, STDERR, LOST = 1, 2, 0
 
-_MAX_RECORD = 1 << 20
+_MAX_RECORD = 256 << 10  # several fit a block of a reader, and its time stays fine-grained
 _SPLICE_FROM = 32 << 10  # below it one read and one write cost less than three calls for a splice
 _RETRY_NS = 50_000_000  # how long a full filesystem is left alone
 _NO_INT = b"\0\0\0\0"
@@ -58,6 +58,11 @@ def segment_numbers(directory: str | os.PathLike[str]) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
+
+
+def waiting(pipe: int) -> int:
+    """How many bytes can be read from *pipe* now."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, _NO_INT), sys.byteorder)
 
 
 def end_of_records(fd: int, size: int) -> int:
@@ -126,22 +131,19 @@ class SegmentWriter:
                 return
             view = view[room:]
 
-    def pump(self, source: int, stream: int) -> bool:
-        """What waits in the pipe *source* (up to 1 MiB) is in the log or counted as lost; False at its end.
+    def pump(self, source: int, stream: int) -> int:
+        """What waits in the pipe *source* (up to 256 KiB) is in the log or counted as lost: its length, 0 at the end.
 
         Raises `BlockingIOError` when nothing waits there.
         """
-        waiting = int.from_bytes(fcntl.ioctl(source, termios.FIONREAD, _NO_INT), sys.byteorder)
-        if waiting >= _SPLICE_FROM and self._ready():
-            room = self._room(min(waiting, _MAX_RECORD))
+        there = waiting(source)
+        if there >= _SPLICE_FROM and self._ready():
+            room = self._room(min(there, _MAX_RECORD))
             if room >= _SPLICE_FROM:
-                self._splice(source, stream, room)
-                return True
+                return self._splice(source, stream, room)
         data = os.read(source, _SPLICE_FROM)
-        if not data:
-            return False
         self.write(stream, data)
-        return True
+        return len(data)
 
     def close(self) -> None:
         """The log is complete: a gap that was still to be told is written if there is room by now."""
@@ -167,7 +169,7 @@ class SegmentWriter:
         self._offset += length + OVERHEAD
         return True
 
-    def _splice(self, source: int, stream: int, length: int) -> None:
+    def _splice(self, source: int, stream: int, length: int) -> int:
         payload = self._offset + HEADER.size
         moved = 0
         try:
@@ -181,9 +183,11 @@ class SegmentWriter:
             pass  # another reader of the pipe was faster; what was moved is kept
         except OSError as error:
             self._failed(error)
-            self.lost += moved + len(os.read(source, length - moved))
-            return
+            dropped = len(os.read(source, length - moved))
+            self.lost += moved + dropped
+            return moved + dropped
         self._seal(stream, length, moved)
+        return moved
 
     def _seal(self, stream: int, announced: int, length: int) -> None:
         """The record at the offset has *length* bytes of payload, and its trailer."""
@@ -263,7 +267,7 @@ class SegmentWriter:
         self._delete(numbers[: -self._max_files])
 
     def _begin(self, number: int) -> None:
-        """Segment *number* is the one that is written to. The oldest go first: that may make the room that is needed."""
+        """Segment *number* is the one that is written to. The oldest go first: that may make the room needed."""
         numbers = segment_numbers(self._directory)
         self._delete(numbers[: max(0, len(numbers) + 1 - self._max_files)][: len(numbers) - 1])
         path = f"{self._directory}/{segment_name(number)}"

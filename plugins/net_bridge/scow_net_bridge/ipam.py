@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,9 +38,9 @@ class AddressPool:
         if self.gateway not in self.network:
             raise InvalidArgument(f"gateway {self.gateway} is not inside subnet {self.network}")
         edge = self.network.prefixlen < 31
-        self._first = max(int(addresses.network_address), int(self.network.network_address) + edge)
-        self._last = min(int(addresses.broadcast_address), int(self.network.broadcast_address) - edge)
-        self._next = self._first
+        self._first: int = max(int(addresses.network_address), int(self.network.network_address) + edge)
+        self._last: int = min(int(addresses.broadcast_address), int(self.network.broadcast_address) - edge)
+        self._next: int = self._first
         self._exists = exists
         self._lock = threading.Lock()
         self._owners: dict[int, str] = {int(self.gateway): "the gateway"}
@@ -75,7 +76,7 @@ class AddressPool:
 
     def _claim(self, wanted: str) -> int:
         address = parse_address(wanted)
-        number = int(address)
+        number: int = int(address)
         ends = (self.network.network_address, self.network.broadcast_address)
         if address not in self.network or (self.network.prefixlen < 31 and address in ends):
             raise InvalidArgument(f"address {address} is not a host address of subnet {self.network}")
@@ -84,7 +85,7 @@ class AddressPool:
         return number
 
     def _find(self) -> int:
-        for number in (*range(self._next, self._last + 1), *range(self._first, self._next)):
+        for number in itertools.chain(range(self._next, self._last + 1), range(self._first, self._next)):
             if number not in self._owners and self._has_left(number):
                 self._next = number + 1
                 return number

@@ -1,9 +1,9 @@
 """Route netlink: links, addresses and routes of the network namespace in which a socket was opened.
 
-Requests are encoded by pyroute2's message classes and sent on a plain socket, several in one system call: pyroute2's own
-`IPRoute` runs an asyncio loop per call, which costs more than the kernel does (a veth with its peer: 1.0-1.8 ms against
-0.55 ms). Answers are few and fixed in layout, so they are read here. pyroute2 is imported at the first request (140 ms).
-rtnetlink(7), linux/rtnetlink.h.
+Requests are encoded by pyroute2's message classes and sent on a plain socket, several in one system call: pyroute2's
+own `IPRoute` runs an asyncio loop per call, which costs more than the kernel does (a veth with its peer: 1.0-1.8 ms
+against 0.55 ms). Answers are few and fixed in layout, so they are read here. pyroute2 is imported at the first request
+(140 ms). rtnetlink(7), linux/rtnetlink.h.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scow.errors import SyscallError
@@ -42,7 +43,8 @@ class Request(NamedTuple):
     what: str
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Link:
     """A network interface. *peer* is the index of a veth's other end, *master* that of its bridge, 0 for none."""
 
     index: int
@@ -56,14 +58,16 @@ class Link(NamedTuple):
     up: bool
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Address:
     """An IPv4 address of an interface, with the network that it is in."""
 
     index: int
     interface: ipaddress.IPv4Interface
 
 
-class Route(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Route:
     """An IPv4 route of any table but the local one; *index* is its interface, 0 where it has none."""
 
     index: int
@@ -115,11 +119,12 @@ def set_alias(index: int, alias: str) -> Request:
     return _link(_NEWLINK, 0, {"index": index}, [("IFLA_IFALIAS", alias)], f"set alias of interface {index}")
 
 
-def set_isolated(index: int) -> Request:
-    """The bridge port exchanges no frames with other isolated ports (Linux 4.18)."""
-    data = {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}
+def set_port(index: int, *, isolated: bool, hairpin: bool) -> Request:
+    """The bridge port exchanges no frames with other *isolated* ports (Linux 4.18); with *hairpin* a frame may leave by
+    the port that it came from."""
+    data = {"attrs": [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]}
     info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
-    return _link(_NEWLINK, 0, {"index": index}, [("IFLA_LINKINFO", info)], f"isolate interface {index}")
+    return _link(_NEWLINK, 0, {"index": index}, [("IFLA_LINKINFO", info)], f"set up port {index} of a bridge")
 
 
 def without_ipv6(index: int) -> Request:

@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
 from scow.errors import Conflict
+
 from scow_net_bridge.ipam import parse_network
 
 if TYPE_CHECKING:
@@ -21,24 +22,29 @@ class Occupied(NamedTuple):
     by: str
 
 
-def of_host(routes: Iterable[Route], addresses: Iterable[Address], links: Iterable[Link], own: int) -> list[Occupied]:
-    """The ranges that the host routes or has addresses in, but the default route and the interface *own*."""
+def of_host(
+    routes: Iterable[Route], addresses: Iterable[Address], links: Iterable[Link], own: set[int]
+) -> list[Occupied]:
+    """The ranges that the host routes or has addresses in, but the default route and the interfaces *own*."""
     names = {link.index: link.name for link in links}
     found = [
         Occupied(route.destination, f"route {route.destination} of interface {names.get(route.index, '(none)')}")
         for route in routes
-        if route.destination.prefixlen and route.index != own
+        if route.destination.prefixlen and route.index not in own
     ]
     found += [
         Occupied(address.interface.network, f"address {address.interface} of interface {names.get(address.index, '?')}")
         for address in addresses
-        if address.index != own
+        if address.index not in own
     ]
     return found
 
 
 def choose(pools: Sequence[ipaddress.IPv4Network], prefix_length: int, occupied: Sequence[Occupied]) -> str:
-    """The first range of *prefix_length* in *pools* that overlaps nothing *occupied*; raises `Conflict` naming what does."""
+    """The first range of *prefix_length* in *pools* that overlaps nothing *occupied*.
+
+    Raises `Conflict` naming what does.
+    """
     blockers: dict[str, None] = {}
     for candidate in _candidates(pools, prefix_length, occupied):
         clash = next((taken for taken in occupied if taken.network.overlaps(candidate)), None)
@@ -53,7 +59,8 @@ def choose(pools: Sequence[ipaddress.IPv4Network], prefix_length: int, occupied:
 
 
 def refuse_clash(wanted: str, occupied: Sequence[Occupied]) -> None:
-    """Raises `Conflict` where *wanted* overlaps what is occupied. A wider route (a VPN's) is none: ours is more exact."""
+    """Raises `Conflict` where *wanted* overlaps what is occupied. A wider route (a VPN's) is no clash: ours is more
+    exact."""
     network = parse_network(wanted)
     for taken in occupied:
         wider_route = taken.by.startswith("route") and taken.network.prefixlen < network.prefixlen
@@ -74,9 +81,7 @@ def _candidates(
 ) -> Iterator[ipaddress.IPv4Network]:
     """Ranges to try; a pool that lies inside an occupied range is tried once only."""
     for pool in pools:
-        if any(pool.subnet_of(taken.network) for taken in occupied):
-            yield pool
-        elif pool.prefixlen >= prefix_length:
+        if pool.prefixlen >= prefix_length or any(pool.subnet_of(taken.network) for taken in occupied):
             yield pool
         else:
             yield from pool.subnets(new_prefix=prefix_length)

@@ -13,19 +13,24 @@ import fcntl
 import json
 import os
 import signal
+import stat
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
+
 from scow_runtime_native import init
-from scow_runtime_native.failure import StageError, stage
+from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ALL_SIGNALS = frozenset(signal.valid_signals())
-_NAMESPACES = sys.CLONE_NEWNS | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC | sys.CLONE_NEWNET | sys.CLONE_NEWCGROUP
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
+_PTMX = os.makedev(5, 2)
+_TIOCSPTLCK = 0x40045431  # asm-generic/ioctls.h
+_TIOCGPTPEER = 0x5441
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -54,15 +59,36 @@ def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int],
     try:
 
         def main() -> NoReturn:
-            with stage("joining the container"):
-                init.join_cgroup(plan["cgroup"], init_pid)
-                sys.setns(EXTRA_FD, _NAMESPACES)
-                os.close(EXTRA_FD)
-            init.run_exec(plan, tty)
+            init.run_exec(plan, tty, init_pid, EXTRA_FD)
 
         return _spawn(plan, stdio, main, clone_flags=0, pidfd=pidfd)
     finally:
         os.close(pidfd)
+
+
+def open_terminal(init_pid: int) -> tuple[int, int]:
+    """A new pseudoterminal (master, slave) of the devpts of the container of *init_pid*, so that ``tty`` in an exec
+    names a file that is there. Safe against what the container has made of its /dev: nothing but the ptmx device is
+    opened, and the peer is asked of the kernel (TIOCGPTPEER, Linux 4.13). Raises `OSError`: use the host's then."""
+    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve = sys.RESOLVE_IN_ROOT | sys.RESOLVE_NO_SYMLINKS
+        found = sys.openat2(root, "dev/pts/ptmx", os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+    finally:
+        os.close(root)
+    try:
+        has = os.fstat(found)
+        if not stat.S_ISCHR(has.st_mode) or has.st_rdev != _PTMX:
+            raise OSError(errno.ENOTTY, "no pseudoterminal multiplexer", "/dev/pts/ptmx")
+        master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(master)
+        raise
 
 
 def oom_killed(plan: dict[str, Any]) -> bool:
@@ -71,7 +97,7 @@ def oom_killed(plan: dict[str, Any]) -> bool:
     if not path:
         return False
     try:
-        with open(path, encoding="ascii") as lines:
+        with open(path, encoding="utf-8") as lines:
             return any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in lines)
     except OSError:
         return False  # the cgroup is gone: nobody can tell any more
@@ -199,6 +225,6 @@ def _report(error: BaseException) -> bytes:
             name = f" {error.filename}" if error.filename else ""
             record["error"] = f"{error.strerror.lower()}{name}"
     hint = getattr(error, "hint", None)
-    if hint:
-        record["hint"] = hint
+    if hint:  # part of the message: the monitor's protocol has no field for it
+        record["error"] += f" ({hint})"
     return json.dumps(record).encode() + b"\n"

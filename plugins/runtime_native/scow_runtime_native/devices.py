@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
 
@@ -90,7 +91,7 @@ def _bind(directory: int, name: str, source: str) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=directory))
     except FileExistsError:
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise sys.SyscallError(errno.ELOOP, "open", f"/dev/{name}")
+            raise SyscallError(errno.ELOOP, "open", f"/dev/{name}")
     tree = sys.open_tree(sys.AT_FDCWD, source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
     try:
         sys.move_mount(tree, "", directory, name, sys.MOVE_MOUNT_F_EMPTY_PATH)

@@ -33,7 +33,7 @@ def stage(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StageError(
-            f"{name}: {describe(error)}", stage=name, errno=error.errno or 0, hint=getattr(error, "hint", None)
+            describe(error), stage=name, errno=error.errno or 0, hint=getattr(error, "hint", None)
         ) from error
 
 

@@ -6,6 +6,7 @@ and ``scow.linux`` only; nothing is imported here after the fork.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -13,6 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
+
 from scow_runtime_native import process, rootfs
 from scow_runtime_native.failure import StageError, stage
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+_NAMESPACES = sys.CLONE_NEWNS | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC | sys.CLONE_NEWNET | sys.CLONE_NEWCGROUP
 
 
 def run(plan: dict[str, Any], tty: bool) -> NoReturn:
@@ -44,18 +47,23 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
-    process.set_limits(spec)
+    process.prepare(spec)
     root_fd = rootfs.enter(plan, console=os.ttyname(0) if tty else None)
-    process.run(spec, tty, root_fd=root_fd, make_cwd=True, reaper=plan["init"])
+    process.run(spec, tty, root_fd=root_fd, reaper_wanted=plan["init"])
 
 
-def run_exec(plan: dict[str, Any], tty: bool) -> NoReturn:
-    """The process, already in the container's namespaces and cgroup, becomes what *plan* says."""
+def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoReturn:
+    """The process joins the container of *init_pid* and *pidfd*, and becomes what *plan* says."""
     os.setsid()
     spec = plan["process"]
-    process.set_limits(spec)
+    with stage("joining the container"):
+        join_cgroup(plan["cgroup"], init_pid)
+    process.prepare(spec)
+    with stage("joining the container"):
+        sys.setns(pidfd, _NAMESPACES)
+        os.close(pidfd)
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process.run(spec, tty, root_fd=root_fd, make_cwd=False, reaper=False)
+    process.run(spec, tty, root_fd=root_fd)
 
 
 def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
@@ -86,11 +94,11 @@ def bring_up_loopback() -> None:
 
 
 def _new_keyring() -> None:
-    """The process has a session keyring of its own; nothing where the kernel has no keyrings."""
+    """The process has a session keyring of its own; not where the kernel has no keyrings or the quota is used up."""
     try:
         sys.join_session_keyring()
     except OSError as error:
-        if error.errno not in sys.KEYRINGS_ABSENT:
+        if error.errno not in (errno.ENOSYS, errno.EDQUOT, errno.EPERM):
             raise
 
 

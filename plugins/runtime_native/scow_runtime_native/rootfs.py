@@ -7,15 +7,16 @@ that the image could replace by links (proc, sysfs) refuse links altogether, as 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import devices
+
+from scow_runtime_native import binds, devices
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def enter(plan: dict[str, Any], console: str | None) -> int:
     container's pseudoterminal on the host."""
     rootfs = plan["rootfs"]
     with stage("mounting the root filesystem"):
-        sys.mount(None, "/", None, plan["propagation"])
+        live = binds.open_live(plan["mounts"])
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_PRIVATE)
         root = [Recipe(*recipe) for recipe in plan["root"]]
         if not any(not mount.target for mount in root):
             root.insert(0, Recipe("bind", rootfs, "", ("rbind",)))
@@ -46,7 +48,10 @@ def enter(plan: dict[str, Any], console: str | None) -> int:
         root_fd = os.open(rootfs, _DIRECTORY | os.O_CLOEXEC)
     for entry in plan["mounts"]:
         with stage(f"mounting {entry['destination']}"):
-            _mount(root_fd, entry)
+            if entry["kind"] == "bind":
+                binds.mount(root_fd, entry, live.get(entry["destination"]))
+            else:
+                _mount(root_fd, entry)
     if plan["setup_dev"]:
         with stage("making devices"):
             devices.populate(root_fd, plan["devices"], console)
@@ -91,14 +96,9 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
     elif kind == "tmpfs":
         fd, entry = _tmpfs_target(root_fd, entry)
     else:
-        fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=_is_directory(entry))
+        fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:
-        target = f"/proc/self/fd/{fd}"
-        if kind == "bind":
-            recipe = Recipe(entry["type"], entry["source"], "", entry["options"])
-            mounts.mount_at(recipe, target, shown=destination)
-        else:
-            _mount_filesystem(entry, target, destination)
+        _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
     finally:
         os.close(fd)
     if kind == "cgroup":
@@ -108,16 +108,8 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
 def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> None:
     try:
         sys.mount(entry["source"], target, entry["type"], entry["flags"], entry["data"])
-        for propagation in entry["propagation"]:
-            sys.mount(None, target, None, propagation)
     except OSError as error:
-        raise sys.SyscallError(error.errno or 0, "mount", f"{entry['type']} at {destination}") from error
-
-
-def _is_directory(entry: dict[str, Any]) -> bool:
-    if entry["kind"] != "bind":
-        return True
-    return stat.S_ISDIR(os.stat(entry["source"]).st_mode)
+        raise SyscallError(error.errno or 0, "mount", f"{entry['type']} at {destination}") from error
 
 
 def _ordinary_directory(root_fd: int, destination: str, fstype: str) -> int:
@@ -198,8 +190,10 @@ def _mask(root_fd: int, paths: Iterable[str]) -> None:
                 if empty < 0:
                     empty = _empty_tmpfs()
                 tree = sys.open_tree(empty, "", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_EMPTY_PATH)
-                with contextlib.closing(os.fdopen(tree, closefd=True)):
-                    _attach(tree, fd)
+                try:
+                    binds.attach(tree, fd)
+                finally:
+                    os.close(tree)
             finally:
                 os.close(fd)
     finally:
@@ -230,12 +224,8 @@ def _make_readonly(root_fd: int, path: str) -> None:
         tree = sys.open_tree(fd, "", flags)
         try:
             sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, sys.MOUNT_ATTR_RDONLY)
-            _attach(tree, fd)
+            binds.attach(tree, fd)
         finally:
             os.close(tree)
     finally:
         os.close(fd)
-
-
-def _attach(tree: int, target: int) -> None:
-    sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)

@@ -1,7 +1,7 @@
 """Named volumes as folders ``<state_dir>/<name>/_data``, with a small record of options, labels and creation time.
 
 The engine has checked that a name has no slash; this driver still opens nothing but direct children of its folder.
-Options ``type``, ``device`` and ``o`` (as mount(8) takes them) mount something there while a container holds the volume.
+Options ``type``, ``device`` and ``o`` (as mount(8) takes them) mount something there while a container holds it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class LocalVolumes:
         self._root = context.state_dir
         self._lock = threading.Lock()
         self._holders: defaultdict[str, set[str]] = defaultdict(set)
+        for entry in self._root.glob(".removed-*"):  # a removal that a crash cut short
+            shutil.rmtree(entry, ignore_errors=True)
 
     def check(self) -> None:
         """Any filesystem will do."""

@@ -1,0 +1,52 @@
+# setup, run, test, test-all, lint, bench: what people and .ci/run call. `make setup` is quiet when nothing is to do.
+
+PYTHON ?= /usr/bin/python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+PROJECTS := pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+SOURCES := core/scow $(wildcard plugins/*/scow_*)
+
+# what the engine needs of the host, and what its tests need beside
+HOST_PACKAGES := libseccomp2 libnftables1 debootstrap busybox-static iproute2
+TEST_PACKAGES := docker-registry skopeo runc crun curl
+
+.PHONY: setup run test test-all test-user lint format bench clean
+
+setup: .venv/.installed
+	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
+
+.venv/.installed: requirements-dev.txt $(PROJECTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: setup
+	$(BIN)/scow demo
+
+# the sample that runs at every change: unit, conformance, integration and docs, without those marked slow
+test: setup
+	$(PYTEST)
+
+test-all: setup
+	$(PYTEST) --all
+
+# no root, nothing installed: what an ordinary user can run
+test-user:
+	$(PYTEST) tests/unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy tests
+	$(PYTEST) -q tests/unit/test_import_rules.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python tests/benchmarks/bench.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,35 @@
+"""``/scow/v1``: what Scow offers beyond Docker's API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scow.api.call import answer
+from scow.api.routing import Route
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from scow.api.call import Call
+
+
+async def plugins(call: Call) -> web.StreamResponse:
+    """``GET /scow/v1/plugins``: every installed driver and plugin with its state."""
+    return answer([entry._asdict() for entry in call.engine.host.report()])
+
+
+async def timeline(call: Call) -> web.StreamResponse:
+    """``GET /scow/v1/containers/{id}/timeline``: the steps of its creation and last start, in ms."""
+    return answer(call.engine.containers.live(call.args["id"]).timeline.steps)
+
+
+async def repairs(call: Call) -> web.StreamResponse:
+    """``GET /scow/v1/repairs``: what this daemon mended when it started."""
+    return answer(call.engine.repaired)
+
+
+ROUTES = [
+    Route("GET", "/scow/v1/plugins", plugins),
+    Route("GET", "/scow/v1/containers/{id}/timeline", timeline),
+    Route("GET", "/scow/v1/repairs", repairs),
+]

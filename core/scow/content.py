@@ -1,0 +1,264 @@
+"""Blobs by digest, in an OCI image layout (image-spec image-layout.md): ``blobs/sha256/…``; ``ingest/`` for downloads.
+
+Blocking and safe to use from several threads and processes. A blob appears by rename, after its digest was found right
+and its bytes were synced; what was received of one that failed stays in ``ingest/`` and is gone on with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from scow.errors import Corrupt, InvalidArgument, NotFound
+from scow.oci import check_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Set
+    from types import TracebackType
+
+_CHUNK_BYTES = 1 << 20
+ORPHAN_AGE_S = 7 * 86400.0
+
+
+class ContentStore:
+    """The store in the directory *root*, which is made."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for algorithm in ("sha256", "sha512"):
+            (root / "blobs" / algorithm).mkdir(parents=True, exist_ok=True)
+        (root / "ingest").mkdir(exist_ok=True)
+        self._put_file("oci-layout", {"imageLayoutVersion": "1.0.0"})
+        self._put_file("index.json", {"schemaVersion": 2, "manifests": []})
+
+    def path(self, digest: str) -> Path:
+        """Where the blob *digest* lies or would lie; raises `InvalidArgument` for what is no digest."""
+        algorithm, _, encoded = check_digest(digest).partition(":")
+        return self.root / "blobs" / algorithm / encoded
+
+    def exists(self, digest: str) -> bool:
+        """Whether the store has the blob."""
+        return self.path(digest).exists()
+
+    def size(self, digest: str) -> int:
+        """Bytes of the blob; raises `NotFound`."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    def open(self, digest: str) -> BinaryIO:
+        """The blob, to be read unbuffered; raises `NotFound`."""
+        try:
+            return self.path(digest).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    def read(self, digest: str) -> bytes:
+        """A small blob (manifest, config) in whole, its digest checked again. Raises `NotFound`, `Corrupt`."""
+        with self.open(digest) as blob:
+            data = blob.read()
+        if _digest(digest, data) != digest:
+            raise Corrupt(f"stored blob {digest} is damaged", hint="remove the image and pull it again")
+        return data
+
+    def put(self, data: bytes, digest: str = "") -> str:
+        """The store has *data*; answers its digest. Raises `Corrupt` where that is not *digest*."""
+        actual = _digest(digest or "sha256:", data)
+        if digest and actual != digest:
+            raise Corrupt(f"digest mismatch: wanted {digest}, got {actual}")
+        if not self.exists(actual):
+            with self.ingest(actual, len(data)) as ingest:
+                ingest.restart()
+                ingest.write(data)
+                ingest.commit()
+        return actual
+
+    def put_stream(self, chunks: Iterable[bytes]) -> tuple[str, int]:
+        """The store has the bytes of *chunks*, whose digest was not known before; answers it and their count."""
+        path = self.root / "ingest" / f"new-{os.getpid()}-{time.monotonic_ns()}"
+        hasher, size = hashlib.sha256(), 0
+        try:
+            with path.open("xb", buffering=0) as file:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    size += len(chunk)
+                    _write(file.fileno(), chunk)
+                os.fsync(file.fileno())
+            digest = "sha256:" + hasher.hexdigest()
+            _publish(path, self.path(digest))
+        finally:
+            path.unlink(missing_ok=True)
+        return digest, size
+
+    def ingest(self, digest: str, size_bytes: int) -> Ingest:
+        """A place to receive the blob in (a context manager), with what was received before.
+
+        Waits while another one receives the same blob.
+        """
+        target = self.path(digest)
+        return Ingest(self.root / "ingest" / digest.replace(":", "-"), target, digest, size_bytes)
+
+    def delete(self, digest: str) -> int:
+        """The blob is gone; answers how many bytes that gave back, 0 where there was none."""
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def list(self) -> Iterator[str]:
+        """The digest of every blob."""
+        for algorithm in ("sha256", "sha512"):
+            for name in os.listdir(self.root / "blobs" / algorithm):
+                yield f"{algorithm}:{name}"
+
+    def collect(self, referenced: Set[str], age_s: float = ORPHAN_AGE_S) -> dict[str, int]:
+        """Of the blobs and ingests older than *age_s* only those of *referenced* are left; answers what went, and its
+        bytes."""
+        oldest = time.time() - age_s
+        gone = {}
+        for digest in [digest for digest in self.list() if digest not in referenced]:
+            if _modified(self.path(digest)) < oldest:
+                gone[digest] = self.delete(digest)
+        for path in (self.root / "ingest").iterdir():
+            digest = path.name.replace("-", ":")
+            if digest not in referenced and _modified(path) < oldest:
+                path.unlink(missing_ok=True)
+        return gone
+
+    def _put_file(self, name: str, value: object) -> None:
+        path = self.root / name
+        if not path.exists():
+            new = path.with_name(name + ".new")
+            new.write_text(json.dumps(value))
+            new.rename(path)
+
+
+class Ingest:
+    """A blob while it is received. `offset` says how many bytes are there; without `commit` they are kept."""
+
+    def __init__(self, path: Path, target: Path, digest: str, size_bytes: int) -> None:
+        self.digest = digest
+        self.size_bytes = size_bytes
+        self.offset = 0
+        self._path = path
+        self._target = target
+        self._fd = -1
+        self._hasher = hashlib.new(digest.partition(":")[0])
+
+    @property
+    def path(self) -> Path:
+        """Where the received bytes lie until `commit`."""
+        return self._path
+
+    @property
+    def done(self) -> bool:
+        """Whether the store has the blob: somebody else brought it while this one waited."""
+        return self._target.exists()
+
+    def __enter__(self) -> Ingest:
+        while True:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            if self._is_current():
+                break
+            os.close(self._fd)  # renamed or removed while this one waited
+        try:
+            self._take_up()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._fd >= 0:
+            if self.done and self._is_current():
+                self._path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(self, data: bytes) -> None:
+        """*data* comes next. Raises `Corrupt` where that makes more bytes than were announced."""
+        if self.offset + len(data) > self.size_bytes:
+            self.restart()
+            raise Corrupt(f"blob {self.digest} is larger than {self.size_bytes} bytes")
+        _write(self._fd, data)
+        self._hasher.update(data)
+        self.offset += len(data)
+
+    def restart(self) -> None:
+        """Nothing is there."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.offset = 0
+        self._hasher = hashlib.new(self.digest.partition(":")[0])
+
+    def commit(self) -> None:
+        """The store has the blob. Raises `Corrupt` where the digest differs (what was received is dropped then), or
+        where bytes are missing (it is kept)."""
+        if self.offset < self.size_bytes:
+            raise Corrupt(f"blob {self.digest} ended after {self.offset} of {self.size_bytes} bytes")
+        actual = self.digest.partition(":")[0] + ":" + self._hasher.hexdigest()
+        if actual != self.digest:
+            self.restart()
+            raise Corrupt(f"digest mismatch: wanted {self.digest}, got {actual}")
+        os.fsync(self._fd)
+        _publish(self._path, self._target)
+
+    def _take_up(self) -> None:
+        """Hashes what an earlier attempt left; more than was announced cannot be right."""
+        if os.fstat(self._fd).st_size > self.size_bytes:
+            os.ftruncate(self._fd, 0)
+        while data := os.read(self._fd, _CHUNK_BYTES):
+            self._hasher.update(data)
+            self.offset += len(data)
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _publish(path: Path, target: Path) -> None:
+    os.chmod(path, 0o644)
+    os.rename(path, target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _digest(like: str, data: bytes) -> str:
+    algorithm = like.partition(":")[0]
+    if algorithm not in ("sha256", "sha512"):
+        raise InvalidArgument(f"invalid digest {like!r}")
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def _no_blob(digest: str) -> NotFound:
+    return NotFound(f"no such blob: {digest}")

@@ -1,0 +1,118 @@
+"""Removes blobs and snapshots that no image needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from scow.engine.manifests import manifest_in_store
+from scow.errors import Conflict, NotFound, ScowError
+from scow.oci import chain_ids
+from scow.ports import STORAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from scow.content import ContentStore
+    from scow.engine.drivers import Drivers
+    from scow.engine.image_store import ImageStore
+    from scow.engine.leases import Leases
+    from scow.engine.model import Image
+    from scow.ports.storage import StorageDriver
+
+log = logging.getLogger(__name__)
+
+ORPHAN_AGE_S = 86400.0
+
+
+class Collector:
+    """Knows which image needs what. The images' manifests in the content store say which blobs they have."""
+
+    def __init__(self, drivers: Drivers, content: ContentStore, store: ImageStore, leases: Leases) -> None:
+        self._drivers, self._content, self._store, self._leases = drivers, content, store, leases
+
+    async def drop(self, image: Image) -> list[str]:
+        """What only *image*, whose record is gone, had is gone: blobs, then snapshots from the top; answers the chain
+        IDs of those. One that a container stands on stays until `sweep`."""
+        async with self._leases.settling:
+            others = self._store.all()
+            used = {chain for other in others for chain in chain_ids(list(other.diff_ids))}
+            chains = [chain for chain in chain_ids(list(image.diff_ids)) if chain not in used]
+            gone = await self.remove_snapshots(chains)
+            needed = await asyncio.to_thread(self._blobs_of, others)
+            if needed is not None:
+                await self.remove_blobs((await asyncio.to_thread(self._blobs_of, [image]) or set()) - needed)
+            return gone
+
+    async def remove_snapshots(self, chains: Iterable[str]) -> list[str]:
+        """*chains* (lowest first), which no image has, are gone from the top down, as far as nothing stands on them."""
+        gone = []
+        for chain in reversed([chain for chain in chains if chain not in self._leases]):
+            if await self._remove_snapshot(chain):
+                gone.append(chain)
+            else:
+                break
+        return gone
+
+    async def _remove_snapshot(self, chain: str) -> bool:
+        def remove(storage: StorageDriver) -> bool:
+            try:
+                storage.stat(chain)
+                storage.remove(chain)
+            except (Conflict, NotFound):
+                return False
+            return True
+
+        return await self._drivers.call(STORAGE, "", "remove", remove)
+
+    async def remove_blobs(self, digests: Iterable[str]) -> None:
+        """*digests* are gone but for those that a transfer needs."""
+        free = [digest for digest in digests if digest not in self._leases]
+
+        def delete() -> None:
+            for digest in free:
+                self._content.delete(digest)
+
+        if free:
+            await asyncio.to_thread(delete)
+
+    async def remove_unneeded(self, digests: Iterable[str]) -> None:
+        """Those of the blobs *digests* that no image has are gone, whatever transfer brought them."""
+        async with self._leases.settling:
+            needed = await asyncio.to_thread(self._blobs_of, self._store.all())
+            if needed is not None:
+                for digest in set(digests) - needed:
+                    await asyncio.to_thread(self._content.delete, digest)
+
+    async def sweep(self) -> list[str]:
+        """What no image needs and is not new is gone: left by a crash, or by an image that was removed under a
+        container. Answers what went."""
+        async with self._leases.settling:
+            images = self._store.all()
+            used = {chain for image in images for chain in chain_ids(list(image.diff_ids))}
+            snapshots = await self._drivers.call(STORAGE, "", "list", lambda storage: storage.list())
+            gone = []
+            for snapshot in reversed(snapshots):
+                orphan = snapshot.committed and snapshot.key.startswith("sha256:") and snapshot.key not in used
+                if orphan and snapshot.key not in self._leases and await self._remove_snapshot(snapshot.key):
+                    gone.append(snapshot.key)
+            needed = await asyncio.to_thread(self._blobs_of, images)
+            if needed is not None:
+                kept = needed | self._leases.held()
+                gone += await asyncio.to_thread(self._content.collect, kept, ORPHAN_AGE_S)
+            return gone
+
+    def _blobs_of(self, images: list[Image]) -> set[str] | None:
+        """The digests of *images*' manifests, configs and layers; None where that cannot be told, so that nobody
+        deletes on a guess."""
+        digests: set[str] = set()
+        for image in images:
+            digests |= {image.id, image.manifest_digest}
+            try:
+                manifest = manifest_in_store(self._content.read(image.manifest_digest), image.manifest_digest)
+            except (ScowError, OSError) as error:
+                log.warning("image %s: %s", image.id, error)
+                return None
+            digests |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return digests

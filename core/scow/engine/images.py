@@ -1,0 +1,278 @@
+"""Images: pull, push, import, tag, remove, and look-ups. The API's and the other parts' way to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from scow.engine.collect import Collector
+from scow.engine.history import history
+from scow.engine.image_filters import filter_images, matches
+from scow.engine.image_import import import_tar
+from scow.engine.image_remove import check_delete, check_untag, named_by, names_to_untag
+from scow.engine.image_store import ImageStore
+from scow.engine.leases import Leases
+from scow.engine.progress import Broadcast
+from scow.engine.pull import PARALLEL, Parts, Pull
+from scow.engine.push import Push
+from scow.errors import Conflict, InvalidArgument, NotFound, PluginError
+from scow.oci import Platform
+from scow.ports import REGISTRY
+from scow.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from scow.config import Config
+    from scow.content import ContentStore
+    from scow.engine.drivers import Drivers
+    from scow.engine.model import Container, Image
+    from scow.events import Events
+    from scow.host import PluginHost
+    from scow.ports.registry import Credentials
+    from scow.state import State
+
+    ProgressSink = Callable[[dict[str, Any]], None]
+
+log = logging.getLogger(__name__)
+
+
+class Images:
+    """The images of one engine. *in_use* answers the containers that were made from an image id."""
+
+    def __init__(
+        self,
+        host: PluginHost,
+        drivers: Drivers,
+        state: State,
+        events: Events,
+        content: ContentStore,
+        config: Config,
+        in_use: Callable[[str], Sequence[Container]],
+    ) -> None:
+        self._host, self._drivers, self._events, self._config, self._in_use = host, drivers, events, config, in_use
+        self._store = ImageStore(state)
+        leases = Leases()
+        self._collector = Collector(drivers, content, self._store, leases)
+        downloads = asyncio.Semaphore(PARALLEL)
+        self._parts = Parts(drivers, content, self._store, leases, self._collector, downloads, {})
+        self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
+
+    def load(self) -> None:
+        """What the state has. Blocks: for the start."""
+        self._store.load()
+
+    async def sweep(self) -> list[str]:
+        """Blobs and snapshots that no image needs are gone, but for new ones; answers which. For after a start."""
+        return await self._collector.sweep()
+
+    # Look-ups
+
+    def get(self, ref: str) -> Image:
+        """By id, unique id prefix, familiar or full reference, or ``repo@digest``. Raises `NotFound`."""
+        return self._store.get(ref)
+
+    def matching(self, ref: str) -> list[Image]:
+        """The image that `get` would answer, or those with a name like the pattern *ref*."""
+        found = self._store.find(ref)
+        return [found] if found is not None else [image for image in self._store.all() if matches(image, ref)]
+
+    def history(self, ref: str) -> list[dict[str, Any]]:
+        """Docker's HistoryResponseItem objects, newest first. Raises `NotFound`."""
+        return history(self._store.get(ref))
+
+    # Transfers
+
+    async def pull(
+        self,
+        ref: Reference,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: ProgressSink,
+        all_tags: bool = False,
+    ) -> Image:
+        """The image of *ref* for *platform* (this machine's), unpacked and stored. Who asks for what is being pulled
+        shares that transfer. Raises `NotFound`, `Unauthorized`, `Unavailable`, `Corrupt`, `InvalidArgument`."""
+        wanted = Platform.parse(platform) if platform else None
+        backend = await self._backend(ref.host)
+        credentials = credentials or await self._host.registry_credentials(ref.host)
+        if not all_tags:
+            if not (ref.tag or ref.digest):
+                ref = ref.with_tag("latest")
+            return await self._pull_one(ref, wanted, backend, credentials, progress)
+        tags = await self._drivers.call(REGISTRY, backend, "tags", lambda driver: driver.tags(ref, credentials))
+        if not tags:
+            raise NotFound(f"repository {ref.familiar_name} has no tags")
+        for tag in tags:
+            image = await self._pull_one(ref.with_tag(tag), wanted, backend, credentials, progress)
+        return image
+
+    async def _pull_one(
+        self,
+        ref: Reference,
+        platform: Platform | None,
+        backend: str,
+        credentials: Credentials | None,
+        progress: ProgressSink,
+    ) -> Image:
+        key = (ref, platform, backend, credentials)
+        shared = self._pulls.get(key)
+        if shared is None:
+            broadcast = Broadcast()
+            pull = Pull(self._parts, ref, platform, backend, credentials, broadcast)
+            task = asyncio.create_task(self._pull_and_tell(pull, ref))
+            task.add_done_callback(partial(self._pull_ended, key))
+            shared = self._pulls[key] = _SharedPull(task, broadcast)
+        try:
+            return await shared.wait(progress)
+        finally:
+            if shared.abandoned and self._pulls.get(key) is shared:
+                del self._pulls[key]  # it is ending: the next one starts anew
+
+    def _pull_ended(self, key: tuple[Any, ...], task: asyncio.Task[Image]) -> None:
+        shared = self._pulls.get(key)
+        if shared is not None and shared.task is task:
+            del self._pulls[key]
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; with nobody left it is no news
+
+    async def _pull_and_tell(self, pull: Pull, ref: Reference) -> Image:
+        image = await pull.run()
+        attributes = {**image.config.config.labels, "name": ref.familiar_name}
+        await self._events.emit("image", "pull", ref.familiar, attributes)
+        return image
+
+    async def push(
+        self,
+        ref: Reference,
+        *,
+        credentials: Credentials | None = None,
+        progress: ProgressSink,
+        all_tags: bool = False,
+    ) -> None:
+        """The registry has *ref*, or with *all_tags* every tag of its repository. Raises `NotFound` where there is no
+        such tag here, and what the registry says."""
+        backend = await self._backend(ref.host)
+        credentials = credentials or await self._host.registry_credentials(ref.host)
+        refs = self._tags_of(ref) if all_tags else [ref if ref.tag else ref.with_tag("latest")]
+        progress({"status": f"The push refers to repository [{ref.name}]"})
+        for one in refs:
+            image = self._store.by_name(str(one))
+            if image is None:
+                raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+            digest = await Push(self._parts, image, one, backend, credentials, progress).run()
+            await self._store.put(image, digests=[str(one.with_digest(digest))])
+            attributes = {**image.config.config.labels, "name": one.familiar_name}
+            await self._events.emit("image", "push", one.familiar, attributes)
+
+    def _tags_of(self, ref: Reference) -> list[Reference]:
+        tags = [Reference.parse(tag) for image in self._store.all() for tag in image.tags]
+        found = sorted((tag for tag in tags if tag.name == ref.name), key=str)
+        if not found:
+            raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
+        return found
+
+    async def import_tar(
+        self,
+        stream: AsyncIterator[bytes],
+        target: Reference | None,
+        *,
+        changes: list[str],
+        message: str,
+        platform: str,
+        progress: ProgressSink,
+    ) -> Image:
+        """An image of one layer, the tar in *stream* (plain, gzip or zstd), is stored as *target*. Raises
+        `InvalidArgument` for a bad *changes* or tar."""
+        wanted = Platform.parse(platform) if platform else Platform.host()
+        tags = [str(target)] if target is not None else []
+        image = await import_tar(self._parts, stream, tags, changes, message, wanted, progress)
+        await self._events.emit("image", "import", image.id, {"name": target.familiar if target else image.id})
+        return image
+
+    async def _backend(self, host: str) -> str:
+        """The registry driver for *host*: the first that wants it, else the configured one."""
+        default = self._config.drivers["registry"]
+        for name in [name for name in self._host.names(REGISTRY) if name != default]:
+            try:
+                if await self._drivers.call(REGISTRY, name, "serves", lambda driver: driver.serves(host)):
+                    return name
+            except PluginError as error:
+                log.warning("registry driver %s is not asked for %s: %s", name, host, error)
+        return default
+
+    # Names
+
+    async def tag(self, ref: str, target: Reference) -> None:
+        """*target* (with a tag) names the image *ref*, whatever it named before."""
+        image = self._store.get(ref)
+        if target.digest:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        target = target if target.tag else target.with_tag("latest")
+        await self._store.put(image, tags=[str(target)])
+        await self._emit("tag", image, target.familiar)
+
+    async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
+        """The name *ref* is gone, and with its last name the image; by id the image with its names. Answers
+        ``{"Untagged": …}`` and ``{"Deleted": …}``. Raises `NotFound`, `Conflict` by Docker's rules."""
+        image = self._store.get(ref)
+        users = self._in_use(image.id)
+        name = named_by(image, ref)
+        if name is None:
+            check_delete(image, users, force)
+            return [*await self._untag(image, [*image.tags, *image.digests]), *await self._delete(image)]
+        if not force:
+            check_untag(image, ref, users)
+        gone = await self._untag(image, names_to_untag(image, name))
+        left = self._store.get(image.id)
+        if left.tags or left.digests:
+            return gone
+        try:
+            check_delete(left, users, force)
+        except Conflict:
+            return gone  # it stays without a name, as in Docker
+        return [*gone, *await self._delete(left)]
+
+    async def _untag(self, image: Image, names: list[str]) -> list[dict[str, str]]:
+        if names:
+            await self._store.untag(image, names)
+        gone = [Reference.parse(name).familiar for name in names]
+        for familiar in gone:
+            await self._emit("untag", image, familiar)
+        return [{"Untagged": familiar} for familiar in gone]
+
+    async def _delete(self, image: Image) -> list[dict[str, str]]:
+        await self._store.delete(image)
+        await self._emit("delete", image, image.id)
+        layers = await self._collector.drop(image)
+        return [{"Deleted": image.id}, *({"Deleted": chain} for chain in layers)]
+
+    async def _emit(self, action: str, image: Image, name: str) -> None:
+        await self._events.emit("image", action, image.id, {**image.config.config.labels, "name": name})
+
+    def list(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
+        """Newest first. *all* changes nothing: there are no intermediate images. Raises `InvalidArgument`."""
+        return filter_images(self._store, filters or {})
+
+
+class _SharedPull:
+    """One transfer and those who wait for it; with the last of them gone it is cancelled."""
+
+    def __init__(self, task: asyncio.Task[Image], broadcast: Broadcast) -> None:
+        self.task, self.abandoned = task, False
+        self._broadcast, self._waiting = broadcast, 0
+
+    async def wait(self, progress: ProgressSink) -> Image:
+        self._broadcast.join(progress)
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self._broadcast.leave(progress)
+            self._waiting -= 1
+            if not self._waiting and not self.task.done():
+                self.abandoned = True
+                self.task.cancel()

@@ -1,0 +1,252 @@
+"""What ``info`` and ``version`` tell: the host, the engine's numbers, and what its drivers can do here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scow import __version__
+from scow.errors import ScowError
+from scow.oci import Platform
+from scow.ports import LOG, NETWORK, RUNTIME, STORAGE, VOLUME
+from scow.ports.runtime import RuntimeInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scow.config import Config
+    from scow.engine.engine import Engine
+
+API_VERSION = "1.56"
+MIN_API_VERSION = "1.24"
+INDEX_SERVER = "https://index.docker.io/v1/"
+ENGINE_ID_FILE = "engine-id"
+
+Json = dict[str, Any]
+
+
+class System:
+    """Answers for one engine; facts of the host that cannot change while it runs are read once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._fixed: Json | None = None
+
+    async def version(self) -> Json:
+        """Docker's SystemVersion."""
+        host = Platform.host()
+        runtime = await self._runtime()
+        details = {
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": host.os,
+            "Arch": host.architecture,
+            "KernelVersion": os.uname().release,
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+        }
+        runtime_name = self._engine.config.drivers[RUNTIME.name]
+        return {
+            "Platform": {"Name": "Scow"},
+            "Version": __version__,
+            **details,
+            "Experimental": False,
+            "BuildTime": "",
+            "Components": [
+                {"Name": "Engine", "Version": __version__, "Details": {**details, "Experimental": "false"}},
+                {"Name": f"runtime {runtime_name}", "Version": runtime.version, "Details": {}},
+            ],
+        }
+
+    async def info(self) -> Json:
+        """Docker's SystemInfo."""
+        engine, config = self._engine, self._engine.config
+        if self._fixed is None:
+            self._fixed = await asyncio.to_thread(_fixed_facts, config)
+        runtime = await self._runtime()
+        storage, warnings = await self._storage_status()
+        now = await asyncio.to_thread(_changing_facts)
+        limits = _limits(runtime.cgroup_version, self._fixed["controllers"])
+        facts = {name: value for name, value in self._fixed.items() if name != "controllers"}
+        return {
+            **facts,
+            **now,
+            **self._counts(),
+            **limits,
+            "Driver": config.drivers[STORAGE.name],
+            "DriverStatus": storage,
+            "DockerRootDir": str(config.data_root),
+            "Plugins": {
+                "Volume": engine.host.names(VOLUME),
+                "Network": engine.host.names(NETWORK),
+                "Authorization": None,
+                "Log": engine.host.names(LOG),
+            },
+            "Debug": config.debug,
+            "NGoroutines": len(asyncio.all_tasks()),
+            "LoggingDriver": config.drivers[LOG.name],
+            "CgroupDriver": runtime.cgroup_driver,
+            "CgroupVersion": "1" if runtime.cgroup_version == "hybrid" else runtime.cgroup_version,
+            "SecurityOptions": list(runtime.security_options),
+            "Runtimes": {name: {"path": name} for name in engine.host.names(RUNTIME)},
+            "DefaultRuntime": config.drivers[RUNTIME.name],
+            "Warnings": [*warnings, *_warnings(limits, now)],
+        }
+
+    async def _runtime(self) -> RuntimeInfo:
+        """What the runtime says of itself; empty where it cannot serve (``info`` must answer all the same)."""
+        try:
+            return await self._engine.host.call(RUNTIME, None, self._runtime_info)
+        except ScowError:
+            return RuntimeInfo("", "", "none")
+
+    def _runtime_info(self) -> RuntimeInfo:
+        return self._engine.host.driver(RUNTIME).info()
+
+    async def _storage_status(self) -> tuple[list[list[str]], list[str]]:
+        """The storage driver's rows, or a warning that says why there are none."""
+        try:
+            rows = await self._engine.host.call(STORAGE, None, self._storage_rows)
+        except ScowError as error:
+            return [], [f"WARNING: {error.message}"]
+        return [list(row) for row in rows], []
+
+    def _storage_rows(self) -> list[tuple[str, str]]:
+        return self._engine.host.driver(STORAGE).status()
+
+    def _counts(self) -> Json:
+        containers = self._engine.containers.list(all=True)
+        paused = sum(c.state.status == "paused" for c in containers)
+        running = sum(c.state.running for c in containers) - paused
+        return {
+            "Containers": len(containers),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(containers) - running - paused,
+            "Images": len(self._engine.images.list(all=True)),
+        }
+
+
+def engine_id(data_root: Path) -> str:
+    """The id of the engine with that data root: made once, the same ever after."""
+    path = data_root / ENGINE_ID_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        made = str(uuid.uuid4())
+        part = path.with_name(f".{ENGINE_ID_FILE}.{made}")
+        part.write_text(made + "\n")
+        part.rename(path)
+        return made
+
+
+def os_release(text: str) -> dict[str, str]:
+    """The assignments of an os-release(5) file."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _fixed_facts(config: Config) -> Json:
+    release = os_release(_read("/etc/os-release") or _read("/usr/lib/os-release"))
+    kernel = os.uname()
+    return {
+        "ID": engine_id(config.data_root),
+        "KernelVersion": kernel.release,
+        "OperatingSystem": release.get("PRETTY_NAME") or release.get("NAME") or "Linux",
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": kernel.machine,
+        "ServerVersion": __version__,
+        "IndexServerAddress": INDEX_SERVER,
+        "RegistryConfig": _registry_config(config),
+        "HttpProxy": os.environ.get("HTTP_PROXY", os.environ.get("http_proxy", "")),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", os.environ.get("https_proxy", "")),
+        "NoProxy": os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")),
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "LiveRestoreEnabled": True,  # containers go on while the daemon is away
+        "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "RemoteManagers": None},
+        "controllers": _controllers(),
+    }
+
+
+def _changing_facts() -> Json:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "Name": socket.gethostname(),
+        "NCPU": len(os.sched_getaffinity(0)),
+        "MemTotal": pages,
+        "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward").strip() == "1",
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+    }
+
+
+def _registry_config(config: Config) -> Json:
+    hosts = {"docker.io", *config.registries}
+    indexes = {}
+    for host in sorted(hosts):
+        known = config.registries.get(host)
+        indexes[host] = {
+            "Name": host,
+            "Mirrors": list(known.mirrors) if known else [],
+            "Secure": not (known and known.insecure),
+            "Official": host == "docker.io",
+        }
+    mirrors = indexes["docker.io"]["Mirrors"]
+    return {"IndexConfigs": indexes, "InsecureRegistryCIDRs": [], "Mirrors": mirrors}
+
+
+def _controllers() -> frozenset[str]:
+    """The cgroup controllers that this kernel offers, of either version (cgroups(7): /proc/cgroups)."""
+    unified = _read("/sys/fs/cgroup/cgroup.controllers").split()
+    rows = (line.split() for line in _read("/proc/cgroups").splitlines() if not line.startswith("#"))
+    legacy = (row[0] for row in rows if len(row) == 4 and row[1] != "0" and row[3] == "1")
+    files = ("memory.memsw.limit_in_bytes",)
+    swap = (name for name in files if os.path.exists(f"/sys/fs/cgroup/memory/{name}"))
+    return frozenset((*unified, *legacy, *swap))
+
+
+def _limits(cgroup_version: str, controllers: Iterable[str]) -> Json:
+    """Which limits can be set, from the controllers (moby: pkg/sysinfo)."""
+    found = set(controllers)
+    unified = cgroup_version == "2"
+    return {
+        "MemoryLimit": "memory" in found,
+        "SwapLimit": "memory" in found if unified else "memory.memsw.limit_in_bytes" in found,
+        "CpuCfsPeriod": "cpu" in found,
+        "CpuCfsQuota": "cpu" in found,
+        "CPUShares": "cpu" in found,
+        "CPUSet": "cpuset" in found,
+        "PidsLimit": "pids" in found,
+        "OomKillDisable": "memory" in found and not unified,
+    }
+
+
+def _warnings(limits: Mapping[str, bool], now: Mapping[str, Any]) -> list[str]:
+    texts = {
+        "MemoryLimit": "No memory limit support",
+        "SwapLimit": "No swap limit support",
+        "CpuCfsQuota": "No cpu cfs quota support",
+        "CPUShares": "No cpu shares support",
+        "CPUSet": "No cpuset support",
+        "PidsLimit": "No pids limit support",
+    }
+    found = [f"WARNING: {text}" for name, text in texts.items() if not limits[name]]
+    if not now["IPv4Forwarding"]:
+        found.append("WARNING: IPv4 forwarding is disabled")
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

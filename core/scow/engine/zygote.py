@@ -1,0 +1,219 @@
+"""scowd's side of the zygote: starts it, asks it for monitors, starts another when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scow.engine import sealed
+from scow.engine.monitor_connection import MonitorConnection, error_of
+from scow.errors import ScowError, Unavailable
+from scow.monitor.protocol import Message, receive_packet, send_packet
+
+log = logging.getLogger(__name__)
+
+_START_DEADLINE_S = 15.0
+_BOOT = "from scow.monitor.zygote import main; main()"
+_FLAGS = ("-s", "-S", "-P", "-B", "-X", "no_debug_ranges")  # no site, no cwd, no .pyc, smaller code objects
+
+
+class Zygote:
+    """The zygote of one scowd. *sealed* is whether it runs from a sealed copy of the interpreter, *unsealed_reason* why
+    not; *modules* are the runtimes' child modules. It is replaced when it dies (at the next `spawn`)."""
+
+    def __init__(self, run_root: Path, modules: Sequence[str]) -> None:
+        self.run_root = run_root
+        self.modules = tuple(modules)
+        self.sealed = False
+        self.unsealed_reason = ""
+        self.pid = 0
+        self.on_monitor_exit: Callable[[int, int], None] | None = None  # pid, exit code or minus the signal
+        self.imported: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._seq = 0
+        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._hello: asyncio.Future[Message] | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def start(cls, run_root: Path, modules: Sequence[str]) -> Zygote:
+        """A running zygote that has imported *modules*. Raises `Unavailable`, quoting what it said."""
+        zygote = cls(run_root, modules)
+        await zygote._ensure()
+        return zygote
+
+    async def spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
+        """A monitor for the container of *directory*, connected and listening for further connections.
+
+        *module* is its runtime's ``child_module``, one of `modules`.
+        """
+        await self._ensure()
+        assert self._sock is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                self._seq += 1
+                future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+                self._pending[self._seq] = future
+                send_packet(self._sock, {"op": "spawn", "seq": self._seq, "id": container_id}, theirs.fileno())
+            connection = await MonitorConnection.over(ours, self.run_root, container_id)
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"cannot reach the zygote: {error}") from error
+        try:
+            reply = await future
+        except BaseException:
+            connection.close()
+            raise
+        connection.pid, connection.start_ticks = reply["pid"], reply["start_ticks"]
+        connection.directory, connection.module = directory, module
+        return connection
+
+    async def close(self) -> None:
+        """The zygote has ended; monitors live on."""
+        self._closed = True
+        process = self._process
+        self._lost()
+        if process:
+            await asyncio.to_thread(process.wait)
+
+    # -- its process
+
+    async def _ensure(self) -> None:
+        if self._sock is not None:
+            return
+        async with self._starting:
+            if self._sock is not None:
+                return
+            if self._closed:
+                raise Unavailable("the engine is shutting down")
+            try:
+                copy = sealed.interpreter_copy()
+            except OSError as error:
+                self.unsealed_reason = f"no sealed copy of the interpreter: {error}"
+                await self._launch(None)
+                return
+            try:
+                await self._launch(copy)
+            except Unavailable as error:
+                self.unsealed_reason = f"the sealed copy of the interpreter does not run: {error}"
+                await self._launch(None)
+            finally:
+                os.close(copy)
+            if not self.sealed:
+                log.warning("the zygote runs from %s: %s", sys.executable, self.unsealed_reason)
+
+    async def _launch(self, copy: int | None) -> None:
+        """A new zygote is connected, run from *copy* or from the interpreter's file."""
+        (self.run_root / "m").mkdir(mode=0o700, parents=True, exist_ok=True)
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            process = self._popen(theirs.fileno(), copy)
+        self._hello = loop.create_future()
+        self._process, self._sock = process, ours
+        loop.add_reader(ours.fileno(), self._readable)
+        try:
+            hello = await asyncio.wait_for(self._hello, _START_DEADLINE_S)
+        except (TimeoutError, Unavailable) as error:
+            self._lost()
+            if process.poll() is None:
+                process.kill()
+            await asyncio.to_thread(process.wait)
+            said = self._last_words()
+            raise Unavailable(f"the zygote did not start: {said or error}") from error
+        self.pid, self.imported, self.sealed = hello["pid"], hello["modules"], copy is not None
+
+    def _popen(self, sock_fd: int, copy: int | None) -> subprocess.Popen[bytes]:
+        program = f"/proc/self/fd/{copy}" if copy is not None else os.path.realpath("/proc/self/exe")
+        with open(self.run_root / "monitor.log", "ab") as errors:
+            return subprocess.Popen(
+                ["scow-zygote", *_FLAGS, "-c", _BOOT, str(sock_fd), str(self.run_root), *self.modules],
+                executable=program,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+                pass_fds=(sock_fd,) if copy is None else (sock_fd, copy),
+            )
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of scowd's own environment; where its library and the packages lie."""
+        folders: list[str] = []
+        for name in ("scow", *self.modules):
+            spec = importlib.util.find_spec(name.partition(".")[0])
+            for location in (spec.submodule_search_locations or ()) if spec else ():
+                folder = os.path.dirname(location)
+                if folder not in folders:
+                    folders.append(folder)
+        return {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_CTYPE": "C.UTF-8",
+            "PYTHONHOME": sealed.python_home(),
+            "PYTHONPATH": os.pathsep.join(folders),
+        }
+
+    def _last_words(self) -> str:
+        try:
+            with open(self.run_root / "monitor.log", "rb") as errors:
+                lines = errors.read()[-4096:].decode(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
+
+    # -- its socket
+
+    def _readable(self) -> None:
+        while self._sock is not None:
+            try:
+                message, _fd = receive_packet(self._sock)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = None
+            if message is None:
+                self._lost()
+                return
+            self._received(message)
+
+    def _received(self, message: Message) -> None:
+        if message.get("event") == "monitor_exit":
+            if self.on_monitor_exit:
+                self.on_monitor_exit(message["pid"], message["status"])
+        elif message.get("event") == "ready":
+            if self._hello and not self._hello.done():
+                self._hello.set_result(message)
+        else:
+            future = self._pending.pop(message.get("seq", 0), None)
+            if future and not future.done():
+                if "error" in message:
+                    future.set_exception(error_of(message["error"]))
+                else:
+                    future.set_result(message["ok"])
+
+    def _lost(self) -> None:
+        """The zygote is gone, or is to go."""
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+        if self._process is not None and self._process.poll() is None and not self._closed:
+            log.warning("the zygote %s closed its socket", self._process.pid)
+        gone: ScowError = Unavailable("the zygote ended")
+        waiting = [*self._pending.values(), *([self._hello] if self._hello else [])]
+        self._pending.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(gone)
+                future.exception()

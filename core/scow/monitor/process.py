@@ -1,0 +1,173 @@
+"""One process of a container, init or exec: from the runtime's child module to its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from scow.monitor import loop as ev
+from scow.monitor.protocol import start_ticks
+from scow.monitor.streams import Stdio
+
+Failure = dict[str, Any]  # "message", "kind", "errno"
+
+
+class Spawned(Protocol):
+    """What a child module answers (see `scow.ports.runtime`)."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def start_fd(self) -> int: ...
+    @property
+    def status_fd(self) -> int: ...
+
+
+class Observer(Protocol):
+    """Who wants to know how a process gets on."""
+
+    def ready(self) -> None:
+        """It is set up and waits for `Process.begin`."""
+
+    def started(self) -> None:
+        """Its program runs."""
+
+    def failed(self, failure: Failure) -> None:
+        """Its program will never run; `ended` follows."""
+
+    def ended(self, exit_code: int, signal: int) -> None:
+        """It is reaped. *exit_code* is 128 + *signal* of a killed one; its output is not drained yet."""
+
+
+class Process:
+    """A child of the monitor. States: new, created, ready, running, failed, ended."""
+
+    def __init__(self, loop: ev.Loop, stdio: Stdio, observer: Observer) -> None:
+        self.stdio = stdio
+        self.state = "new"
+        self.pid = 0
+        self.start_ticks = 0
+        self.exit_code = 0
+        self.signal = 0
+        self._loop = loop
+        self._observer = observer
+        self._start_fd = -1
+        self._status_fd = -1
+        self._pidfd = -1
+        self._status = b""
+        self._begun = False
+
+    def spawn(self, fork: Callable[[tuple[int, int, int]], Spawned], tty: bool, open_stdin: bool) -> None:
+        """The process exists and sets itself up. Raises what *fork* raises, and nothing is left then."""
+        ends = self.stdio.open(tty, open_stdin)
+        monitor = os.getpid()
+        try:
+            spawned = fork(ends)
+        except BaseException:
+            if os.getpid() != monitor:  # the child's own code is at fault: it must not go on as a second monitor
+                sys.excepthook(*sys.exc_info())
+                os._exit(70)
+            raise
+        finally:
+            self.stdio.close_child_ends(ends)
+        self.pid, self._start_fd, self._status_fd = spawned.pid, spawned.start_fd, spawned.status_fd
+        self.start_ticks = start_ticks(self.pid)
+        self.state = "created"
+        os.set_blocking(self._status_fd, False)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.watch(self._status_fd, ev.IN, self._status_ready)
+        self._loop.watch(self._pidfd, ev.IN, self._ended)
+
+    def begin(self) -> None:
+        """It executes its program as soon as it is set up."""
+        self._begun = True
+        try:
+            os.write(self._start_fd, b"\n")
+        except BrokenPipeError:
+            pass  # it ended meanwhile, which its status tells
+        self._close_start()
+
+    def cancel(self) -> None:
+        """It ends without ever executing its program."""
+        self._close_start()
+
+    def kill(self, signum: int) -> bool:
+        """It got the signal; False where it is not there (any more). It is not reaped yet, so the pid is its own."""
+        if self.state not in ("created", "ready", "running"):
+            return False
+        os.kill(self.pid, signum)
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is there and not reaped."""
+        return self._pidfd >= 0
+
+    def _status_ready(self, _events: int) -> None:
+        try:
+            data = os.read(self._status_fd, 4096)
+        except BlockingIOError:
+            return
+        if data:
+            self._status += data
+            self._take_lines()
+            return
+        self._close_status()
+        if self._begun and self.state == "ready":
+            self.state = "running"
+            self._observer.started()
+        else:
+            self._fail({"message": "the process ended before its program was started", "kind": "setup"})
+
+    def _take_lines(self) -> None:
+        while b"\n" in self._status:
+            line, _, self._status = self._status.partition(b"\n")
+            report = json.loads(line)
+            if report.get("ready"):
+                self.state = "ready"
+                self._observer.ready()
+            elif "error" in report:
+                message = str(report["error"])
+                if report.get("stage") and report.get("kind", "setup") == "setup":
+                    message = f"{report['stage']}: {message}"
+                self._fail({"message": message, "kind": report.get("kind", "setup"), "errno": report.get("errno", 0)})
+
+    def _fail(self, failure: Failure) -> None:
+        if self.state not in ("failed", "ended"):
+            self.state = "failed"
+            self._close_start()
+            self._observer.failed(failure)
+
+    def _ended(self, _events: int) -> None:
+        while self._status_fd >= 0:  # a program that ran and is gone already was started before it ended
+            before = self._status_fd, self.state
+            self._status_ready(0)
+            if (self._status_fd, self.state) == before:
+                break
+        _pid, status = os.waitpid(self.pid, 0)
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        code = os.waitstatus_to_exitcode(status)
+        self.exit_code, self.signal = (code, 0) if code >= 0 else (128 - code, -code)
+        if self._status_fd >= 0:  # a child of the child's own holds it open; the process itself is gone
+            self._close_status()
+        if self.state != "running":
+            self._fail({"message": "the process ended before its program was started", "kind": "setup"})
+        self.state = "ended"
+        self._close_start()
+        self._observer.ended(self.exit_code, self.signal)
+
+    def _close_start(self) -> None:
+        if self._start_fd >= 0:
+            os.close(self._start_fd)
+            self._start_fd = -1
+
+    def _close_status(self) -> None:
+        if self._status_fd >= 0:
+            self._loop.unwatch(self._status_fd)
+            os.close(self._status_fd)
+            self._status_fd = -1

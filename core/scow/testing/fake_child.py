@@ -1,0 +1,80 @@
+"""A runtime's child module without namespaces: fork and exec. It lets the monitor be tested without root.
+
+The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``; ``fail``: a message, reported in place of
+``ready``; ``setup_s``: how long the set-up takes; ``oom``: what `oom_killed` answers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import termios
+import time
+from typing import Any, NamedTuple
+
+Plan = dict[str, Any]
+
+
+class Spawned(NamedTuple):
+    """See `scow.ports.runtime`."""
+
+    pid: int
+    start_fd: int
+    status_fd: int
+
+
+def create(plan: Plan, stdio: tuple[int, int, int], tty: bool) -> Spawned:
+    """A forked process that waits for its start byte."""
+    start_read, start_write = os.pipe()
+    status_read, status_write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(start_write)  # or its own copy would keep the pipe from ending
+            _child(plan, stdio, tty, start_read, status_write)
+        finally:
+            os._exit(70)
+    os.close(start_read)
+    os.close(status_write)
+    return Spawned(pid, start_write, status_read)
+
+
+def start_exec(plan: Plan, init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
+    """As `create`; *init_pid* must exist."""
+    os.kill(init_pid, 0)
+    return create(plan, stdio, tty)
+
+
+def oom_killed(plan: Plan) -> bool:
+    """What the plan says."""
+    return bool(plan.get("oom"))
+
+
+def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, status_fd: int) -> None:
+    os.setsid()
+    if tty:
+        fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number)
+    if plan.get("setup_s"):
+        time.sleep(plan["setup_s"])
+    if plan.get("fail"):
+        _report(status_fd, {"error": plan["fail"], "stage": "root", "errno": 1, "kind": "setup"})
+        os._exit(1)
+    _report(status_fd, {"ready": True})
+    if not os.read(start_fd, 1):
+        os._exit(1)
+    environment = dict(item.split("=", 1) for item in plan.get("env", ["PATH=/usr/bin:/bin"]))
+    try:
+        os.chdir(plan.get("cwd", "/"))
+        os.execve(plan["args"][0], plan["args"], environment)
+    except OSError as error:
+        kind = "not_found" if isinstance(error, FileNotFoundError) else "cannot_run"
+        message = f"exec: {plan['args'][0]}: {os.strerror(error.errno or 0).lower()}"
+        _report(status_fd, {"error": message, "stage": "exec", "errno": error.errno, "kind": kind})
+        os._exit(127)
+
+
+def _report(status_fd: int, report: dict[str, Any]) -> None:
+    os.write(status_fd, json.dumps(report).encode() + b"\n")

@@ -1,0 +1,111 @@
+"""Bind mounts of the container: volumes, files of the engine, another container's /dev/shm.
+
+A bind is a detached copy of its source (open_tree), whose attributes are set before it is attached: at no moment can
+the container see it writable that shall be read-only. Entries are those of `scow_runtime_native.plan`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from scow.errors import SyscallError
+from scow.linux import mounts
+from scow.linux import syscalls as sys
+
+from scow_runtime_native.failure import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CLONE = sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC
+
+
+def open_live(entries: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Copies of the sources that go on exchanging mounts with the host (slave, shared), by destination.
+
+    They are taken before the namespace turns private: a copy is in its source's peer group, while nothing else that is
+    mounted here can reach the host.
+    """
+    return {entry["destination"]: _open(entry) for entry in entries if entry["kind"] == "bind" and entry["live"]}
+
+
+def mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
+    """The bind *entry* is mounted inside *root_fd*; *tree* is its copy if it is live."""
+    if tree is None:
+        tree = _open(entry)
+    try:
+        _set_attributes(tree, entry)
+        directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        target = mounts.open_target(root_fd, entry["destination"].strip("/") or ".", directory=directory)
+        try:
+            attach(tree, target)
+        finally:
+            os.close(target)
+    except NotADirectoryError as error:
+        raise _kinds_differ(entry) from error
+    except SyscallError as error:
+        if error.errno != errno.ENOTDIR:
+            raise
+        raise _kinds_differ(entry) from error
+    finally:
+        os.close(tree)
+
+
+def _kinds_differ(entry: dict[str, Any]) -> StageError:
+    return StageError(
+        f"cannot mount {entry['source']} at {entry['destination']}: not a directory",
+        stage=f"mounting {entry['destination']}",
+        errno=errno.ENOTDIR,
+        hint="one is a directory and the other a file",
+    )
+
+
+def attach(tree: int, target: int) -> None:
+    """The detached mount *tree* is on top of *target*."""
+    sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def _open(entry: dict[str, Any]) -> int:
+    flags = _CLONE | (sys.AT_RECURSIVE if entry["recursive"] else 0)
+    source = entry["source"]
+    try:
+        if entry["namespace"]:
+            return _open_elsewhere(entry["namespace"], source, flags)
+        return sys.open_tree(sys.AT_FDCWD, source, flags)
+    except SyscallError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        raise StageError(
+            f"bind source path does not exist: {source}", stage=f"mounting {entry['destination']}", errno=errno.ENOENT
+        ) from error
+
+
+def _open_elsewhere(namespace: str, source: str, flags: int) -> int:
+    """A copy of the mount at *source* of another mount namespace: only from inside it may one be taken."""
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sys.setns(other, sys.CLONE_NEWNS)
+        finally:
+            os.close(other)
+        try:
+            return sys.open_tree(sys.AT_FDCWD, source, flags)
+        finally:
+            sys.setns(own, sys.CLONE_NEWNS)
+    finally:
+        os.close(own)
+
+
+def _set_attributes(tree: int, entry: dict[str, Any]) -> None:
+    """Attributes that nobody named stay those of the source."""
+    if entry["set"] or entry["clear"]:
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, entry["set"], entry["clear"])
+    if entry["set_recursive"]:
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, entry["set_recursive"])
+    if entry["live"]:
+        flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if entry["live_recursive"] else 0)
+        sys.mount_setattr(tree, "", flags, propagation=entry["live"])

@@ -1,0 +1,149 @@
+"""Control groups: what the host has mounted, and one manager for each version.
+
+Roots are parameters: `detect` reads any mountinfo text and the managers work in any folder, so that tests give them
+trees of plain files.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONTROLLERS = frozenset(
+    {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
+     "perf_event", "pids", "rdma"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchies:
+    """*v1*: mount point by controller (``name=systemd`` as ``systemd``); *v2*: mount point of the unified one."""
+
+    v1: Mapping[str, str] = field(default_factory=dict)
+    v2: str | None = None
+    v2_controllers: frozenset[str] = frozenset()
+
+    @property
+    def version(self) -> str:
+        """``1``, ``2``, ``hybrid``, or ``""`` where there are no control groups."""
+        if self.v1 and self.v2:
+            return "hybrid"
+        return "1" if self.v1 else "2" if self.v2 else ""
+
+    @property
+    def unified(self) -> bool:
+        """Whether limits are version 2's business: no controller that counts is bound to version 1."""
+        return self.v2 is not None and not {"memory", "cpu", "pids"} & set(self.v1)
+
+
+class Manager(Protocol):
+    """The cgroups of one engine. *path* is relative to the roots, ``scow/<engine>/<id>``."""
+
+    def create(self, path: str, resources: Mapping[str, Any]) -> None:
+        """The group exists with its limits. Raises `InvalidArgument` for a limit that is refused: no group then."""
+
+    def join_record(self, path: str) -> dict[str, Any]:
+        """How a process joins the group: the plan's ``cgroup``. Asks nothing of the host."""
+
+    def processes(self, path: str) -> list[int]:
+        """The PIDs in the group and below it; empty where there is none."""
+
+    def signal_all(self, path: str, signum: int) -> None:
+        """Every process in the group and below it got *signum*."""
+
+    def freeze(self, path: str, frozen: bool) -> None:
+        """The group is frozen, or not, when this returns."""
+
+    def update(self, path: str, resources: Mapping[str, Any]) -> None:
+        """The limits given hold; the others stay."""
+
+    def oom_kills(self, path: str) -> int:
+        """How many processes the kernel killed for want of memory; 0 where there is no group."""
+
+    def stats(self, path: str) -> dict[str, Any]:
+        """Docker's statistics. Raises `NotFound`."""
+
+    def delete(self, path: str) -> None:
+        """No process and no group is left at *path*."""
+
+    def children(self, path: str) -> list[str]:
+        """The names of the groups directly below *path*."""
+
+
+def detect(mountinfo: str) -> Hierarchies:
+    """What *mountinfo* (/proc/self/mountinfo) has mounted; for version 2 also its controllers, read from there."""
+    v1: dict[str, str] = {}
+    v2 = None
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(" - ")
+        if not separator:
+            continue
+        point = before.split(" ")[4].replace("\\040", " ")
+        fstype, _, options = after.split(" ", 2)
+        if fstype == "cgroup2":
+            v2 = v2 or point
+        elif fstype == "cgroup":
+            for option in options.split(","):
+                if option in CONTROLLERS:
+                    v1.setdefault(option, point)
+                elif option.startswith("name="):
+                    v1.setdefault(option.removeprefix("name="), point)
+    return Hierarchies(v1, v2, _controllers(v2))
+
+
+def _controllers(mount: str | None) -> frozenset[str]:
+    if mount is None:
+        return frozenset()
+    return frozenset(read(f"{mount}/cgroup.controllers").split())
+
+
+def detect_host() -> Hierarchies:
+    """What this host has mounted."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return detect(file.read())
+
+
+def write(path: str, value: str) -> None:
+    """*value* is written to *path* in one call, as control files want it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """The text of *path*; ``""`` where it is missing, as is the control file of an absent feature."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    try:
+        chunks = []
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
+        return b"".join(chunks).decode()
+    except OSError:  # ENODEV: the group went away between open and read
+        return ""
+    finally:
+        os.close(fd)
+
+
+def key_values(text: str) -> dict[str, int]:
+    """Lines of ``key number`` as a mapping; other lines are left out."""
+    values = {}
+    for line in text.splitlines():
+        key, _, number = line.partition(" ")
+        if number.isdigit():
+            values[key] = int(number)
+    return values
+
+
+def number(text: str, default: int = 0) -> int:
+    """The integer in *text*; *default* for ``max`` and for no text."""
+    text = text.strip()
+    return int(text) if text.lstrip("-").isdigit() else default

@@ -1,0 +1,305 @@
+"""cgroup version 1: one folder per mounted hierarchy (Documentation/admin-guide/cgroup-v1).
+
+A new group costs one mkdir per hierarchy; limits that a container does not have are not written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from scow.errors import InvalidArgument, NotFound, Unavailable
+
+from scow_runtime_native import stats
+from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_FREEZE_TIMEOUT_S = 10.0
+_DELETE_TIMEOUT_S = 10.0
+_POLL_S = 0.002
+_THROTTLES = {
+    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
+    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
+    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
+    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
+}
+
+
+class CgroupsV1:
+    """Implements `scow_runtime_native.cgroups.Manager` over *hierarchies.v1*."""
+
+    def __init__(self, hierarchies: Hierarchies) -> None:
+        self._mounts = dict(hierarchies.v1)
+        self._unique = tuple(dict.fromkeys(self._mounts.values()))
+
+    def create(self, path: str, resources: Mapping[str, Any]) -> None:
+        """See the protocol."""
+        try:
+            for mount in self._unique:
+                self._make(f"{mount}/{path}", mount)
+            self._apply(path, resources, new=True)
+        except BaseException:
+            self.delete(path)
+            raise
+
+    def join_record(self, path: str) -> dict[str, Any]:
+        """See the protocol."""
+        links = [
+            [controller, os.path.basename(mount)]
+            for controller, mount in self._mounts.items()
+            if controller != os.path.basename(mount)
+        ]
+        return {
+            "version": 1,
+            "tasks": [f"{mount}/{path}/tasks" for mount in self._unique],
+            "hierarchies": [[os.path.basename(mount), f"{mount}/{path}"] for mount in self._unique],
+            "links": links,
+            "oom_file": f"{self._directory('memory', path)}/memory.oom_control" if "memory" in self._mounts else "",
+        }
+
+    def _make(self, directory: str, mount: str) -> None:
+        try:
+            os.mkdir(directory, 0o755)
+        except FileNotFoundError:
+            parent = os.path.dirname(directory)
+            self._make(parent, mount)
+            if mount == self._mounts.get("cpuset"):
+                self._inherit_cpuset(parent)
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            return
+
+    def _inherit_cpuset(self, directory: str) -> None:
+        """Groups below *directory* start with its CPUs and memory nodes; without them no process could join."""
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not read(f"{directory}/{name}").strip():
+                write(f"{directory}/{name}", read(f"{os.path.dirname(directory)}/{name}").strip())
+        write(f"{directory}/cgroup.clone_children", "1")
+
+    def _directory(self, controller: str, path: str) -> str:
+        return f"{self._mounts[controller]}/{path}"
+
+    def _apply(self, path: str, resources: Mapping[str, Any], *, new: bool) -> None:
+        devices = resources.get("devices")
+        if devices and "devices" in self._mounts:
+            self._apply_devices(path, devices, new=new)
+        memory = resources.get("memory")
+        if memory:
+            self._apply_memory(path, memory)
+        for controller, file, value in _settings(resources):
+            if controller not in self._mounts:
+                raise InvalidArgument(f"cannot limit {file}: the host has no {controller} cgroup controller")
+            self._set(controller, path, file, value)
+
+    def _set(self, controller: str, path: str, file: str, value: str) -> None:
+        try:
+            write(f"{self._directory(controller, path)}/{file}", value)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            if isinstance(error, FileNotFoundError):
+                reason = "this kernel does not offer it"
+            raise InvalidArgument(f"cannot set {file} to {value}: {reason}") from error
+
+    def _apply_devices(self, path: str, rules: list[Mapping[str, Any]], *, new: bool) -> None:
+        directory = self._directory("devices", path)
+        with contextlib.ExitStack() as stack:
+            opened: dict[str, int] = {}
+            for rule in rules:
+                text = device_rule(rule)
+                if new and text == "a *:* rwm" and rule.get("allow") and not opened:
+                    continue  # a new group may do what its parent may
+                file = "devices.allow" if rule.get("allow") else "devices.deny"
+                if file not in opened:
+                    opened[file] = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+                    stack.callback(os.close, opened[file])
+                os.write(opened[file], text.encode())
+
+    def _apply_memory(self, path: str, memory: Mapping[str, Any]) -> None:
+        if "memory" not in self._mounts:
+            raise InvalidArgument("cannot limit memory: the host has no memory cgroup controller")
+        directory = self._directory("memory", path)
+        limit, swap = memory.get("limit"), memory.get("swap")
+        swap_file = "memory.memsw.limit_in_bytes"
+        writes = []
+        if limit:
+            writes.append(("memory.limit_in_bytes", str(limit)))
+        if swap and os.path.exists(f"{directory}/{swap_file}"):
+            # the sum may not be below the memory limit at any moment: raise it first, lower it last
+            raised = swap < 0 or swap > number(read(f"{directory}/{swap_file}"))
+            writes.insert(0 if raised else len(writes), (swap_file, str(swap)))
+        if memory.get("reservation"):
+            writes.append(("memory.soft_limit_in_bytes", str(memory["reservation"])))
+        if memory.get("swappiness") is not None:
+            writes.append(("memory.swappiness", str(memory["swappiness"])))
+        if memory.get("disableOOMKiller"):
+            writes.append(("memory.oom_control", "1"))
+        for file, value in writes:
+            self._set("memory", path, file, value)
+
+    def update(self, path: str, resources: Mapping[str, Any]) -> None:
+        """See the protocol. Raises `NotFound` where there is no group."""
+        if not any(os.path.isdir(f"{mount}/{path}") for mount in self._unique):
+            raise NotFound(f"no cgroup {path}")
+        self._apply(path, resources, new=False)
+
+    def processes(self, path: str) -> list[int]:
+        """See the protocol."""
+        directory = f"{self._main}/{path}"
+        found: list[int] = []
+        for folder in _folders(directory):
+            found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
+        return found
+
+    @property
+    def _main(self) -> str:
+        """The hierarchy that is asked for processes: the one that freezes them."""
+        return self._mounts.get("freezer") or self._mounts.get("pids") or self._unique[0]
+
+    def signal_all(self, path: str, signum: int) -> None:
+        """See the protocol. A kill happens in the frozen group, so that no fork escapes it."""
+        freeze = signum == signal.SIGKILL and "freezer" in self._mounts
+        try:
+            if freeze:
+                self._state(path, "FROZEN")
+            for pid in self.processes(path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+        finally:
+            if freeze:
+                self._state(path, "THAWED")
+
+    def _state(self, path: str, state: str) -> None:
+        with contextlib.suppress(FileNotFoundError, OSError):
+            write(f"{self._directory('freezer', path)}/freezer.state", state)
+
+    def freeze(self, path: str, frozen: bool) -> None:
+        """See the protocol."""
+        if "freezer" not in self._mounts:
+            raise Unavailable("cannot pause: the host has no freezer cgroup controller")
+        wanted = "FROZEN" if frozen else "THAWED"
+        file = f"{self._directory('freezer', path)}/freezer.state"
+        deadline = time.monotonic() + _FREEZE_TIMEOUT_S
+        while True:
+            try:
+                write(file, wanted)
+            except FileNotFoundError as error:
+                raise NotFound(f"no cgroup {path}") from error
+            if read(file).strip() == wanted:
+                return
+            if time.monotonic() > deadline:
+                write(file, "THAWED")
+                raise Unavailable(f"cannot freeze {path}: a process does not stop")
+            time.sleep(_POLL_S)  # written anew each time: a process that forked meanwhile is caught by that
+
+    def oom_kills(self, path: str) -> int:
+        """See the protocol (the counter needs Linux 4.13)."""
+        if "memory" not in self._mounts:
+            return 0
+        return key_values(read(f"{self._directory('memory', path)}/memory.oom_control")).get("oom_kill", 0)
+
+    def stats(self, path: str) -> dict[str, Any]:
+        """See the protocol."""
+        if not os.path.isdir(f"{self._main}/{path}"):
+            raise NotFound(f"no cgroup {path}")
+        directories = {controller: f"{mount}/{path}" for controller, mount in self._mounts.items()}
+        return stats.version_1(directories)
+
+    def delete(self, path: str) -> None:
+        """See the protocol."""
+        deadline = time.monotonic() + _DELETE_TIMEOUT_S
+        for mount in self._unique:
+            directory = f"{mount}/{path}"
+            while not _remove(directory):
+                self.signal_all(path, signal.SIGKILL)
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")
+                time.sleep(_POLL_S)
+
+    def children(self, path: str) -> list[str]:
+        """See the protocol."""
+        try:
+            with os.scandir(f"{self._main}/{path}") as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+
+def _folders(directory: str) -> Iterator[str]:
+    yield directory
+    try:
+        with os.scandir(directory) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for folder in below:
+        yield from _folders(folder)
+
+
+def _remove(directory: str) -> bool:
+    """The folder and those below it are gone; False while a process holds one."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+    else:
+        return True
+    below = [folder for folder in _folders(directory) if folder != directory]
+    for folder in reversed(below):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
+
+
+def device_rule(rule: Mapping[str, Any]) -> str:
+    """An OCI device rule as the devices controller reads it: ``c 1:3 rwm``."""
+    kind = rule.get("type") or "a"
+    numbers = [rule.get("major"), rule.get("minor")]
+    major, minor = ("*" if value is None or value < 0 else str(value) for value in numbers)
+    return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
+
+
+def _settings(resources: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The OCI resources other than memory and devices as (controller, file, value)."""
+    cpu: Mapping[str, Any] = resources.get("cpu") or {}
+    if cpu.get("shares"):
+        yield "cpu", "cpu.shares", str(cpu["shares"])
+    if cpu.get("period"):
+        yield "cpu", "cpu.cfs_period_us", str(cpu["period"])
+    if cpu.get("quota"):
+        yield "cpu", "cpu.cfs_quota_us", str(cpu["quota"])
+    if cpu.get("realtimePeriod"):
+        yield "cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"])
+    if cpu.get("realtimeRuntime"):
+        yield "cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"])
+    if cpu.get("cpus"):
+        yield "cpuset", "cpuset.cpus", cpu["cpus"]
+    if cpu.get("mems"):
+        yield "cpuset", "cpuset.mems", cpu["mems"]
+    pids = (resources.get("pids") or {}).get("limit")
+    if pids:
+        yield "pids", "pids.max", str(pids) if pids > 0 else "max"
+    block: Mapping[str, Any] = resources.get("blockIO") or {}
+    if block.get("weight"):
+        yield "blkio", "blkio.weight", str(block["weight"])
+    for device in block.get("weightDevice") or ():
+        yield "blkio", "blkio.weight_device", f"{device['major']}:{device['minor']} {device['weight']}"
+    for key, file in _THROTTLES.items():
+        for device in block.get(key) or ():
+            yield "blkio", file, f"{device['major']}:{device['minor']} {device['rate']}"

@@ -1,0 +1,144 @@
+"""The half of the runtime that lives in scowd: plans, and everything that goes through a container's cgroup."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from scow.errors import DriverUnusable, InvalidArgument
+from scow.ports.runtime import RuntimeInfo
+
+from scow_runtime_native import cgroups, device_program, plan
+from scow_runtime_native.cgroups_v1 import CgroupsV1
+from scow_runtime_native.cgroups_v2 import CgroupsV2
+from scow_runtime_native.seccomp import Compiler, library_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from scow.ports import DriverContext, Mount
+
+_NEEDED = (5, 12)  # mount_setattr; openat2, clone3 and close_range are older
+
+
+class NativeRuntime:
+    """Implements `scow.ports.runtime.Runtime`. *hierarchies* stands for the host's, for tests."""
+
+    child_module = "scow_runtime_native.child"
+
+    def __init__(self, context: DriverContext, hierarchies: cgroups.Hierarchies | None = None) -> None:
+        self._parent = f"{context.settings.get('cgroup_parent', 'scow').strip('/')}/{context.engine}"
+        self._elsewhere = context.run_dir / "cgroup-paths"  # a file a container that has a cgroup parent of its own
+        self._hierarchies = hierarchies or cgroups.detect_host()
+        self._compiler = Compiler(context.state_dir / "seccomp")
+        self._cgroups: cgroups.Manager
+        if self._hierarchies.unified:
+            self._cgroups = CgroupsV2(self._hierarchies, device_program.attach)
+        else:
+            self._cgroups = CgroupsV1(self._hierarchies)
+
+    def check(self) -> None:
+        """See the protocol."""
+        release = platform.release()
+        version = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
+        if version < _NEEDED:
+            raise DriverUnusable(f"the native runtime needs Linux 5.12 or newer, this is {release}")
+        if os.geteuid() != 0:
+            raise DriverUnusable("the native runtime needs root")
+        if not self._hierarchies.version:
+            raise DriverUnusable(
+                "no control groups are mounted", hint="mount -t cgroup2 none /sys/fs/cgroup, or start systemd"
+            )
+
+    def info(self) -> RuntimeInfo:
+        """See the protocol."""
+        from importlib.metadata import version
+
+        seccomp = library_version()
+        controllers = self._hierarchies.v2_controllers if self._hierarchies.unified else self._hierarchies.v1
+        return RuntimeInfo(
+            version=version("scow-runtime-native"),
+            cgroup_version=self._hierarchies.version,
+            cgroup_driver="cgroupfs",
+            security_options=("name=seccomp,profile=builtin",) if seccomp else (),
+            features={"libseccomp": seccomp, "controllers": sorted(controllers)},
+        )
+
+    def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> dict[str, Any]:
+        """See the protocol."""
+        linux: Mapping[str, Any] = spec.get("linux", {})
+        seccomp = self._compiler.compile(linux.get("seccomp"))
+        path = self._new_path(linux.get("cgroupsPath", "")) or f"{self._parent}/{id}"
+        made = plan.container_plan(id, spec, root, bundle, self._cgroups.join_record(path), seccomp)
+        if path != f"{self._parent}/{id}":
+            self._elsewhere.mkdir(parents=True, exist_ok=True)
+            (self._elsewhere / id).write_text(path)
+        self._cgroups.create(path, linux.get("resources") or {})
+        return made
+
+    def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
+        """See the protocol."""
+        profile = spec.get("linux", {}).get("seccomp")
+        return {
+            "id": id,
+            "cgroup": self._cgroups.join_record(self._path(id)),
+            "process": plan.process_plan(process, self._compiler.compile(profile), profile),
+        }
+
+    def processes(self, id: str) -> list[int]:
+        """See the protocol."""
+        return self._cgroups.processes(self._path(id))
+
+    def signal_all(self, id: str, signal: int) -> None:
+        """See the protocol."""
+        self._cgroups.signal_all(self._path(id), signal)
+
+    def pause(self, id: str) -> None:
+        """See the protocol."""
+        self._cgroups.freeze(self._path(id), True)
+
+    def resume(self, id: str) -> None:
+        """See the protocol."""
+        self._cgroups.freeze(self._path(id), False)
+
+    def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """See the protocol."""
+        self._cgroups.update(self._path(id), resources)
+
+    def oom_killed(self, id: str) -> bool:
+        """See the protocol."""
+        return self._cgroups.oom_kills(self._path(id)) > 0
+
+    def stats(self, id: str) -> dict[str, Any]:
+        """See the protocol."""
+        return self._cgroups.stats(self._path(id))
+
+    def delete(self, id: str) -> None:
+        """See the protocol."""
+        self._cgroups.delete(self._path(id))
+        try:
+            os.unlink(self._elsewhere / id)
+        except FileNotFoundError:
+            return
+
+    def list(self) -> list[str]:
+        """See the protocol."""
+        elsewhere = os.listdir(self._elsewhere) if self._elsewhere.is_dir() else []
+        return sorted({*self._cgroups.children(self._parent), *elsewhere})
+
+    def close(self) -> None:
+        """See the protocol."""
+
+    def _new_path(self, asked: str) -> str:
+        """The spec's ``cgroupsPath`` relative to the hierarchies' roots; ``""`` where it leaves the choice to us."""
+        if ":" in asked:
+            raise InvalidArgument(f"cgroup path {asked!r} is for systemd; this runtime's driver is cgroupfs")
+        return os.path.normpath("/" + asked).lstrip("/")
+
+    def _path(self, id: str) -> str:
+        try:
+            return (self._elsewhere / id).read_text()
+        except FileNotFoundError:
+            return f"{self._parent}/{id}"

@@ -1,0 +1,174 @@
+"""The last steps of a container process: limits, user, capabilities, seccomp, working directory, execve.
+
+*spec* is the ``process`` part of a plan (`scow_runtime_native.plan.process_plan`). Runs after the fork.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import os
+import resource
+import stat
+import termios
+from typing import Any, NoReturn
+
+from scow.linux import syscalls as sys
+
+from scow_runtime_native import execute, reaper, users
+from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
+
+_START_FD = 3
+_STATUS_FD = 4
+
+
+def prepare(spec: dict[str, Any]) -> None:
+    """What needs the host's /proc: the OOM score, and the AppArmor profile that execve changes to."""
+    if spec["oom_score_adj"] is not None:
+        _set_oom_score(spec["oom_score_adj"], asked=spec["oom_score_asked"])
+    if spec["apparmor"]:
+        with stage(f"AppArmor profile {spec['apparmor']}"):
+            _write("/proc/self/attr/exec", f"exec {spec['apparmor']}".encode())
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _set_oom_score(value: int, *, asked: bool) -> None:
+    try:
+        _write("/proc/self/oom_score_adj", str(value).encode())
+    except OSError as error:
+        if asked:
+            raise StageError(
+                f"cannot set oom_score_adj to {value}: {describe(error)}",
+                stage="oom_score_adj",
+                errno=error.errno or 0,
+                hint="lowering it needs CAP_SYS_RESOURCE, which the engine does not have here",
+            ) from error
+
+
+def _set_rlimits(spec: dict[str, Any]) -> None:
+    for name, number, soft, hard in spec["rlimits"]:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as error:
+            had = resource.getrlimit(number)[1]
+            raise StageError(
+                f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
+                stage="rlimits",
+                errno=getattr(error, "errno", 0) or errno.EPERM,
+                hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
+            ) from error
+
+
+def run(spec: dict[str, Any], tty: bool, *, root_fd: int, reaper_wanted: bool = False) -> NoReturn:
+    """The process says that it is ready, waits for its start, and becomes ``spec["args"]``. Ends by ``_exit`` when the
+    start pipe closes unwritten. With *reaper_wanted* this process stays as the container's init and runs the program
+    as its child."""
+    with stage("looking up the user"):
+        user = users.resolve(root_fd, spec["user"], spec["groups"])
+    os.close(root_fd)
+    environment = _environment(spec["env"], user.home)
+    if tty and not reaper_wanted:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    reached = _change_directory(spec["cwd"], required=False)
+    _give_stdio(user.uid)
+    _set_rlimits(spec)  # late: a low limit must not fail the set-up
+    _set_identity(spec, user)
+    if not reached:
+        _change_directory(spec["cwd"], required=True)
+    os.umask(spec["umask"])
+    os.write(_STATUS_FD, b'{"ready": true}\n')
+    if not os.read(_START_FD, 1):
+        os._exit(0)
+    os.close(_START_FD)
+    if reaper_wanted:
+        reaper.split(tty, _STATUS_FD)
+    execute.execute(spec["args"], environment)
+
+
+def _environment(env: list[str], home: str) -> dict[str, str]:
+    environment = dict(item.split("=", 1) for item in env if "=" in item)
+    if not environment.get("HOME"):
+        environment["HOME"] = home
+    return environment
+
+
+def _change_directory(cwd: str, *, required: bool) -> bool:
+    """The working directory is *cwd*, inside the root (CVE-2024-21626); False where only the container's user may."""
+    try:
+        os.chdir(cwd)
+    except PermissionError as error:
+        if required:
+            raise _bad_cwd(cwd, error.errno or errno.EACCES) from error
+        return False
+    except OSError as error:
+        raise _bad_cwd(cwd, error.errno or 0) from error
+    try:
+        real = os.getcwd()
+    except OSError as error:
+        raise _bad_cwd(cwd, error.errno or 0) from error
+    if not real.startswith("/"):  # glibc 2.27 and newer fail instead; musl answers "(unreachable)…"
+        raise _bad_cwd(cwd, errno.ENOENT)
+    return True
+
+
+def _bad_cwd(cwd: str, number: int) -> StageError:
+    text = os.strerror(number).lower()
+    return StageError(
+        f'cannot change to the working directory "{cwd}": {text}', stage="chdir", kind=CANNOT_RUN, errno=number
+    )
+
+
+def _give_stdio(uid: int) -> None:
+    """Pipes and terminals belong to the user, so that /dev/stdout can be opened again (moby#31243)."""
+    if uid == 0:
+        return
+    for fd in (0, 1, 2):
+        has = os.fstat(fd)
+        if has.st_uid == uid or (stat.S_ISCHR(has.st_mode) and has.st_rdev == os.makedev(1, 3)):
+            continue
+        try:
+            os.fchown(fd, uid, has.st_gid)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
+                raise
+
+
+def _set_identity(spec: dict[str, Any], user: users.User) -> None:
+    """User, groups, capabilities, no_new_privs and the seccomp filter hold.
+
+    The filter is loaded while CAP_SYS_ADMIN is there, or last of all where no_new_privs allows that.
+    """
+    with stage("capabilities"):
+        for capability in spec["bounding_drop"]:
+            sys.prctl(sys.PR_CAPBSET_DROP, capability)
+    program = base64.b64decode(spec["seccomp"]) if spec["seccomp"] else b""
+    if program and not spec["no_new_privs"]:
+        with stage("seccomp"):
+            sys.seccomp_filter(program, spec["seccomp_flags"])
+    with stage("setting the user"):
+        if user.uid:
+            sys.prctl(sys.PR_SET_KEEPCAPS, 1)
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    with stage("capabilities"):
+        caps = spec["capabilities"]
+        sys.capset(caps["effective"], caps["permitted"], caps["inheritable"])
+        if user.uid:
+            sys.prctl(sys.PR_SET_KEEPCAPS, 0)
+        for capability in caps["ambient"]:
+            sys.prctl(sys.PR_CAP_AMBIENT, sys.PR_CAP_AMBIENT_RAISE, capability)
+    if spec["no_new_privs"]:
+        with stage("no_new_privs"):
+            sys.prctl(sys.PR_SET_NO_NEW_PRIVS, 1)
+        if program:
+            with stage("seccomp"):
+                sys.seccomp_filter(program, spec["seccomp_flags"])

@@ -1,0 +1,61 @@
+"""``--init``: the container's PID 1 reaps orphans and forwards signals, the program is its child (as tini does).
+
+It stays in the monitor's frozen image, a sealed copy of the interpreter, with no descriptor but stdio.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import termios
+from typing import NoReturn
+
+_NOT_FORWARDED = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU}
+_SYNCHRONOUS = {signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP}
+
+
+def split(tty: bool, status_fd: int) -> None:
+    """Forks. Returns in the child, which has a session and the terminal of its own; the parent stays and reaps."""
+    mask = set(signal.valid_signals()) - _SYNCHRONOUS
+    signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+    pid = os.fork()
+    if pid:
+        _serve(pid, mask, status_fd)
+    if tty:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    else:
+        os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _serve(child: int, mask: set[signal.Signals], status_fd: int) -> NoReturn:
+    os.close(status_fd)  # the child's copy tells of a failed execve
+    for fd in (0, 1, 2):
+        os.close(fd)
+    while True:
+        info = signal.sigwaitinfo(mask)
+        if info.si_signo == signal.SIGCHLD:
+            _reap(child)
+        elif info.si_signo not in _NOT_FORWARDED:
+            try:
+                os.kill(child, info.si_signo)
+            except ProcessLookupError:
+                _reap(child)
+
+
+def _reap(child: int) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except OSError as error:
+            if error.errno == errno.ECHILD:
+                return
+            raise
+        if pid == 0:
+            return
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)

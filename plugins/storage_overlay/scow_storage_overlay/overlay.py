@@ -1,0 +1,167 @@
+"""`OverlayDriver`: a layer is an overlayfs directory; a root is a mount of its chain with an upper directory on top."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from scow.errors import InvalidArgument
+from scow.layers import Whiteouts, apply_layer, overlay_diff
+from scow.linux.trees import tree_usage
+from scow.ports import Mount
+from scow.ports.storage import Snapshot, Usage
+
+from scow_storage_overlay.folder import SnapshotFolder
+from scow_storage_overlay.host import check_overlay, filesystem_name
+from scow_storage_overlay.index import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from scow.ports import DriverContext
+
+_FEATURES = ("redirect_dir", "metacopy", "index")
+
+
+class OverlayDriver:
+    """Storage on overlayfs. Option ``mount_options``: a list of further mount options, as ``[volatile]``."""
+
+    def __init__(self, context: DriverContext) -> None:
+        self._state_dir = context.state_dir
+        extra = context.options.get("mount_options", [])
+        if not isinstance(extra, list) or not all(isinstance(option, str) for option in extra):
+            raise InvalidArgument(f"storage option mount_options is {extra!r}", hint="give a list of strings")
+        self._extra = (*_features_off(), *extra)
+        self._folder = SnapshotFolder(context.state_dir, ("diff", "work"))
+        self._empty = f"{context.state_dir}/empty"
+        os.makedirs(self._empty, exist_ok=True)
+        self._modes: dict[int, int] = {}  # number of a committed snapshot → mode of its root
+
+    def check(self) -> None:
+        """Raise `DriverUnusable` without root, overlayfs, or a filesystem that can hold upper directories: a detached
+        trial mount, seen by nobody."""
+        check_overlay(str(self._state_dir))
+
+    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
+        """Unpacks beside the snapshots and renames; *diff_id* is for core to check."""
+        there = self._folder.index.find(key)
+        if there is not None and there.usage is not None:
+            return there.usage
+        below = self._folder.index.parent(parent)
+        with self._folder.staged() as made:
+            diff = f"{made}/diff"
+            os.mkdir(diff, 0o755)
+            if below is not None:
+                _copy_root(self._folder.path(below, "diff"), diff)
+            applied = apply_layer(layer, diff, Whiteouts.OVERLAY, self._lower(below))
+            usage = Usage(applied.size_bytes, applied.inodes)
+            return self._folder.publish(made, key, below, usage).usage or usage
+
+    def prepare(self, key: str, parent: str | None) -> list[Mount]:
+        """One rename of a directory that was made ahead."""
+        below = self._folder.index.parent(parent)
+        return self._writable(self._folder.active(key, below, self._root_mode(below)))
+
+    def view(self, key: str) -> list[Mount]:
+        """The chain without an upper directory. overlayfs wants two directories then: an empty one goes below."""
+        entry = self._folder.index.get(key)
+        lower = self._lower(entry)
+        if len(lower) == 1:
+            lower.append(self._empty)
+        return [Mount("overlay", "overlay", "", ("ro", "lowerdir=" + ":".join(lower), *_features_off()))]
+
+    def mounts(self, key: str) -> list[Mount]:
+        """As `prepare` gave them."""
+        entry = self._folder.index.get(key)
+        if entry.usage is not None:
+            raise InvalidArgument(f"snapshot {key} is committed: it cannot be mounted writable")
+        return self._writable(entry)
+
+    def commit(self, key: str, active: str) -> Usage:
+        """Renames the directory; overlayfs's work directory stays in it, unused."""
+        entry = self._folder.index.get(active)
+        if entry.usage is not None:
+            raise InvalidArgument(f"snapshot {active} is committed already")
+        usage = Usage(*tree_usage(self._folder.path(entry, "diff")))
+        self._folder.index.replace(entry, Entry(self._folder.index.number(), key, entry.parent, usage))
+        return usage
+
+    def diff(self, key: str) -> Iterable[bytes]:
+        """Read from the upper directory alone."""
+        return overlay_diff(self._folder.path(self._folder.index.get(key), "diff"))
+
+    def remove(self, key: str) -> None:
+        """One rename; a thread deletes."""
+        self._folder.remove(key)
+
+    def stat(self, key: str) -> Snapshot:
+        """From memory."""
+        return self._folder.index.get(key).snapshot
+
+    def usage(self, key: str) -> Usage:
+        """What `apply` or `commit` counted; walks the upper directory of an active one."""
+        entry = self._folder.index.get(key)
+        return entry.usage or Usage(*tree_usage(self._folder.path(entry, "diff")))
+
+    def status(self) -> list[tuple[str, str]]:
+        """Docker's rows for overlay2."""
+        return [
+            ("Backing Filesystem", filesystem_name(str(self._state_dir))),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ]
+
+    def close(self) -> None:
+        """The housekeeping thread has ended."""
+        self._folder.close()
+
+    def _lower(self, entry: Entry | None) -> list[str]:
+        return [] if entry is None else [self._folder.path(each, "diff") for each in entry.chain()]
+
+    def _writable(self, entry: Entry) -> list[Mount]:
+        lower = self._lower(entry.parent) or [self._empty]
+        directory = self._folder.path(entry)
+        options = (
+            "lowerdir=" + ":".join(lower),
+            f"upperdir={directory}/diff",
+            f"workdir={directory}/work",
+            *self._extra,
+        )
+        return [Mount("overlay", "overlay", "", options)]
+
+    def _root_mode(self, below: Entry | None) -> int:
+        """The root of a mount is that of the upper directory: it must look like the one below."""
+        if below is None:
+            return 0o755
+        mode = self._modes.get(below.number)
+        if mode is None:
+            mode = stat.S_IMODE(os.stat(self._folder.path(below, "diff")).st_mode)
+            self._modes[below.number] = mode
+        return mode
+
+    def list(self) -> list[Snapshot]:
+        """From memory."""
+        return [entry.snapshot for entry in self._folder.index.all()]
+
+
+def _copy_root(source: str, target: str) -> None:
+    status = os.stat(source)
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+
+
+def _features_off() -> tuple[str, ...]:
+    """Options against what this kernel turns on by itself: with ``redirect_dir`` or ``metacopy`` an upper directory
+    is no layer (overlayfs.rst), ``index`` refuses one whose lower layers were moved."""
+    found = []
+    for feature in _FEATURES:
+        try:
+            with open(f"/sys/module/overlay/parameters/{feature}", encoding="ascii") as parameter:
+                if parameter.read().strip() == "Y":
+                    found.append(f"{feature}=off")
+        except OSError:
+            continue  # overlayfs is not loaded yet, or older than the feature
+    return tuple(found)

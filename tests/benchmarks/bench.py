@@ -1,0 +1,265 @@
+"""Scow's figures, paired in one run with the engines that are given: ``make bench`` or
+
+    python -m tests.benchmarks.bench [run,exec,...] [-e NAME=COMMAND]... [-n RUNS] [--json FILE]
+
+COMMAND is what stands before ``run`` (``docker -H unix:///run/x.sock``, ``podman``). Scow's own engine is started on
+temporary roots; peers must hold an image called ``busybox`` (``docker import`` of `tests.daemon.busybox_tar`). Runs are
+interleaved A B A B, so that a noisy machine falls on all; use the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.daemon import DOCKER, Daemon, busybox_tar
+
+ROWS: list[dict[str, object]] = []
+SCOW = str(Path(sys.executable).with_name("scow"))
+
+
+class Engine:
+    """A docker-compatible command line."""
+
+    def __init__(self, name: str, argv: list[str]) -> None:
+        self.name, self.argv = name, argv
+        self.remove = ["rm", "-f", *(["-t", "0"] if "podman" in name else [])]
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run([*self.argv, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if check and done.returncode:
+            raise RuntimeError(f"{self.name} {' '.join(words)}: {done.stderr.strip()[-300:]}")
+        return done.stdout.strip()
+
+    def seconds(self, *words: str) -> float:
+        """How long the command took."""
+        start = time.perf_counter()
+        subprocess.run([*self.argv, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+
+def report(bench: str, engine: str, values: list[float], unit: str) -> None:
+    ordered = sorted(values)
+    row = {"bench": bench, "engine": engine, "unit": unit, "n": len(ordered), "median": statistics.median(ordered),
+           "min": ordered[0], "max": ordered[-1]}
+    ROWS.append(row)
+    print(f"| {bench} | {engine} | {row['median']:.2f} | {ordered[0]:.2f} | {ordered[-1]:.2f} | {len(ordered)} | {unit} |",
+          flush=True)
+
+
+def rounds(bench: str, engines: list[Engine], n: int, one: Callable[[Engine], float], unit: str, scale: float) -> None:
+    """*n* interleaved rounds of *one*."""
+    values: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    for number in range(n):
+        for engine in engines if number % 2 == 0 else engines[::-1]:
+            values[engine.name].append(one(engine) * scale)
+    for name, got in values.items():
+        report(bench, name, got, unit)
+
+
+class Api(http.client.HTTPConnection):
+    """HTTP over the daemon's Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("scow")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
+
+    def call(self, method: str, path: str, body: object = None) -> object:
+        self.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
+        answer = self.getresponse()
+        data = answer.read()
+        if answer.status >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status} {data!r}")
+        return json.loads(data) if data.strip() else None
+
+
+def pss_kib(pattern: str) -> int:
+    """The PSS of all processes whose name or command line matches."""
+    total = 0
+    for folder in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = Path(folder, "cmdline").read_text().replace("\0", " ") + Path(folder, "comm").read_text()
+            if re.search(pattern, command) and int(folder[6:]) != os.getpid():
+                match = re.search(r"^Pss: +(\d+)", Path(folder, "smaps_rollup").read_text(), re.M)
+                total += int(match[1]) if match else 0
+    return total
+
+
+def bench_run(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """run --rm true on the default bridge and without network"""
+    for label, extra in (("run --rm (bridge)", ()), ("run --rm --network none", ("--network", "none"))):
+        rounds(label, engines, options.n, lambda e, x=extra: e.seconds("run", "--rm", *x, "busybox", "true"), "ms", 1e3)
+
+
+def bench_exec(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """exec true in a running container"""
+    for engine in engines:
+        engine(*engine.remove, "bex", check=False)
+        engine("run", "-d", "--name", "bex", "busybox", "sleep", "3000")
+    rounds("exec true", engines, options.n, lambda e: e.seconds("exec", "bex", "true"), "ms", 1e3)
+    for engine in engines:
+        engine(*engine.remove, "bex")
+
+
+def bench_many(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """50 x run -d one after another, PSS per idle container, rm -f of all"""
+    names = [f"bmany{n}" for n in range(50)]
+
+    def start(engine: Engine) -> float:
+        engine(*engine.remove, *names, check=False)
+        before = pss_kib("scow-zygote|scow-monitor|scow.daemon") if engine.name == "scow" else 0
+        begun = time.perf_counter()
+        for name in names:
+            engine("run", "-d", "--name", name, "busybox", "sleep", "3000")
+        took = time.perf_counter() - begun
+        if engine.name == "scow":
+            time.sleep(1)
+            grown = pss_kib("scow-zygote|scow-monitor|scow.daemon") - before
+            report("PSS per idle container", "scow", [grown / 50], "KiB")
+        return took
+
+    def both(engine: Engine) -> float:
+        took = start(engine)
+        removed.setdefault(engine.name, []).append(engine.seconds(*engine.remove, *names))
+        return took
+
+    removed: dict[str, list[float]] = {}
+    rounds("50 x run -d", engines, options.reps, both, "s", 1)
+    for name, values in removed.items():
+        report("rm -f of 50 running", name, values, "s")
+
+
+def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """create + start + wait + remove over the API, bridge network, 50 ms of rest between runs"""
+    api = Api(daemon.socket)
+    values = []
+    for _ in range(options.n * 2):
+        time.sleep(0.05)
+        begun = time.perf_counter()
+        made = api.call("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})
+        assert isinstance(made, dict)
+        api.call("POST", f"/containers/{made['Id']}/start")
+        api.call("POST", f"/containers/{made['Id']}/wait")
+        api.call("DELETE", f"/containers/{made['Id']}")
+        values.append((time.perf_counter() - begun) * 1e3)
+    report("API create+start+wait+remove", "scow", values, "ms")
+
+
+def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """output of 100-byte lines: detached into the log, and the logs command"""
+    with _lines(options.log_mib, 100) as source:
+        def detached(engine: Engine) -> float:
+            engine(*engine.remove, "blog", check=False)
+            begun = time.perf_counter()
+            engine("run", "-d", "--name", "blog", "--log-opt", "max-size=4g", "-v", f"{source}:/in:ro", "busybox", "cat",
+                   "/in")
+            engine("wait", "blog")
+            return options.log_mib / (time.perf_counter() - begun)
+
+        def logs(engine: Engine) -> float:
+            begun = time.perf_counter()
+            with subprocess.Popen([*engine.argv, "logs", "blog"], stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                got = 0
+                while chunk := os.read(process.stdout.fileno(), 1 << 20):
+                    got += len(chunk)
+            if got < options.log_mib << 20:
+                raise RuntimeError(f"{engine.name}: {got} bytes of log came back")
+            return options.log_mib / (time.perf_counter() - begun)
+
+        rounds("detached output, 100-byte lines", engines, options.reps, detached, "MiB/s", 1)
+        rounds("logs", engines, options.reps, logs, "MiB/s", 1)
+    for engine in engines:
+        engine(*engine.remove, "blog")
+
+
+@contextlib.contextmanager
+def _lines(mib: int, width: int) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        block = (b"x" * (width - 1) + b"\n") * ((1 << 20) // width)
+        written = 0
+        while written < mib << 20:
+            written += file.write(block[: (mib << 20) - written])
+        file.flush()
+        yield file.name
+
+
+def bench_start(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """daemon start to the first _ping, and the memory of daemon and zygote then"""
+    starts, memory = [], []
+    for _ in range(options.reps + 2):
+        daemon.stop()
+        begun = time.perf_counter()
+        daemon.start()
+        starts.append(time.perf_counter() - begun)
+        daemon.api("GET", "/info")
+        time.sleep(1)
+        memory.append(pss_kib(rf"scow-zygote|{re.escape(str(daemon.config_file))}") / 1024)
+    report("daemon start to _ping", "scow", starts, "s")
+    report("PSS of scowd and zygote", "scow", memory, "MiB")
+
+
+def bench_cli(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """scow --help and scow ps"""
+    scow = Engine("scow-cli", [SCOW, "-H", f"unix://{daemon.socket}"])
+    for words in (("--help",), ("ps",)):
+        rounds(f"scow {' '.join(words)}", [scow], options.n, lambda e, w=words: e.seconds(*w), "ms", 1e3)
+
+
+BENCHES = {name.removeprefix("bench_"): fn for name, fn in list(globals().items()) if name.startswith("bench_")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benches", nargs="?", default=",".join(BENCHES), help=", ".join(BENCHES))
+    parser.add_argument("-e", "--engine", action="append", default=[], help="a peer: NAME=COMMAND")
+    parser.add_argument("-n", type=int, default=20, help="rounds of the quick ones")
+    parser.add_argument("--reps", type=int, default=3, help="rounds of the slow ones")
+    parser.add_argument("--log-mib", type=int, default=256)
+    parser.add_argument("--json", help="append the rows to this file")
+    options = parser.parse_args()
+    if DOCKER is None or os.geteuid() != 0:
+        parser.error("needs root and the docker CLI")
+    folder = Path(tempfile.mkdtemp(prefix="scow-bench-"))
+    daemon = Daemon(folder, debug=False).start()
+    try:
+        daemon.import_busybox()
+        engines = [Engine("scow", [DOCKER, "-H", f"unix://{daemon.socket}"])]
+        for text in options.engine:
+            name, _, command = text.partition("=")
+            peer = Engine(name, shlex.split(command))
+            if subprocess.run([*peer.argv, "image", "inspect", "busybox"], capture_output=True).returncode:
+                subprocess.run([*peer.argv, "import", "-c", "ENV PATH=/bin", "-", "busybox"], input=busybox_tar(), check=True)
+            engines.append(peer)
+        print("| benchmark | engine | median | min | max | n | unit |\n|---|---|---|---|---|---|---|")
+        for name in options.benches.split(","):
+            BENCHES[name](daemon, engines, options)
+    finally:
+        daemon.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        with open(options.json, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in ROWS)
+
+
+if __name__ == "__main__":
+    main()
