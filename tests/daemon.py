@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
@@ -120,23 +121,23 @@ class Daemon:
 
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request; the status and the decoded body."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
-            directory = os.open(self.socket.parent, os.O_PATH)
-            try:
-                sock.connect(f"/proc/self/fd/{directory}/{self.socket.name}")
-            finally:
-                os.close(directory)
-            data = json.dumps(body).encode() if body is not None else b""
-            head = f"{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {len(data)}\r\n"
-            sock.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + data)
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
-        head_bytes, _, payload = answer.partition(b"\r\n\r\n")
-        status = int(head_bytes.split()[1])
+        directory = os.open(self.socket.parent, os.O_PATH)
+        connection = http.client.HTTPConnection("scow", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(30)
         try:
-            return status, json.loads(payload)
+            connection.sock.connect(f"/proc/self/fd/{directory}/{self.socket.name}")
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            payload = answer.read()
+        finally:
+            os.close(directory)
+            connection.close()
+        try:
+            return answer.status, json.loads(payload)
         except ValueError:
-            return status, payload
+            return answer.status, payload
 
     def import_busybox(self, name: str = "busybox") -> None:
         """The image *name* is there."""

@@ -97,7 +97,7 @@ def test_volumes_binds_and_tmpfs(daemon: Daemon, tmp_path: Path) -> None:
     out = run(
         daemon, "-v", f"{tmp_path}:/bind:ro", "-v", "vol1:/etc", "--tmpfs", "/t:size=1m", "--mount",
         "type=tmpfs,target=/t2", "--shm-size", "3m", "busybox", "sh", "-c",
-        "cat /bind/file; touch /bind/x; ls /etc; df -k /t | tail -1 | awk '{print $2}';"
+        "cat /bind/file; echo; touch /bind/x; ls /etc; df -k /t | tail -1 | awk '{print $2}';"
         "df -k /dev/shm | tail -1 | awk '{print $2}'",
     )
     assert out.split() == ["hello", "group", "hostname", "hosts", "passwd", "resolv.conf", "1024", "3072"]

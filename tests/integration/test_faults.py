@@ -135,9 +135,9 @@ def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["run", "--rm", "UPPER/case", "true"], 125, "invalid reference format"),
+        (["run", "--rm", "nginx/UPPER", "true"], 125, "invalid reference format"),
         (["create", "--name", "bad name", "busybox"], 1, "Invalid container name"),
-        (["run", "--rm", "--network", "none", "-p", "70000:80", "busybox"], 125, "port"),
+        (["run", "--rm", "--network", "none", "-p", "70000:80", "busybox"], 125, "hostPort"),
         (["run", "--rm", "--network", "nosuch", "busybox", "true"], 125, "network nosuch not found"),
         (["run", "--rm", "--runtime", "nosuch", "busybox", "true"], 125, "nosuch"),
         (["run", "--rm", "--log-driver", "nosuch", "busybox", "true"], 125, "nosuch"),

@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from scow.errors import Conflict, InvalidArgument, Unavailable, Unsupported
 from scow.ports.network import Network, PortBinding, Subnet
 from scow.testing.namespaces import Namespace, ask, inside
 from scow.testing.network import endpoint
 from scow_net_bridge import bridges, rtnl
-
 from tests.integration.netlab import HOST, OUTSIDE, Lab, command
 
 if TYPE_CHECKING:
@@ -181,11 +181,12 @@ def test_udp_senders_follow_a_port_to_its_next_container(lab: Lab) -> None:
         return client.recv(100).decode().split()[0]
 
     with lab.outside.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-        client.settimeout(2)
+        client.settimeout(5)
         client.bind((OUTSIDE, 5555))
         assert talk(client) == "first"
         first.detach()
         lab.container("second", PortBinding(80, "udp", "", 8080)).serve("second", protocol="udp")
+        time.sleep(0.2)  # forgotten in the background, in about 15 ms
         assert talk(client) == "second"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from scow.errors import Conflict
 from scow.ports.network import Network, PortBinding
 from scow.testing.namespaces import Namespace, ask, inside
 from scow_net_bridge import BridgeDriver, bridges, rtnl
-
 from tests.integration.netlab import HOST, OUTSIDE, Container, Lab, command
 
 if TYPE_CHECKING:

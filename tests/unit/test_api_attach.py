@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from api_client import UPGRADE, Client, message, read_head, read_some, read_to_end
+
 from scow.testing.fakes_daemon import FakeDaemon
 from scow.testing.fakes_process import framed
 
@@ -90,6 +91,33 @@ def test_input_sent_right_behind_the_request_is_carried_over(client: Client, cou
         head = read_head(sock)
         assert head.body + read_some(sock, count - len(head.body)) == data
         sender.join()
+
+
+def test_a_request_in_pieces_is_one_request(client: Client) -> None:
+    container = client.run("cat", OpenStdin=True, Tty=True)
+    with client.connected() as sock:
+        for byte in message("POST", ATTACH.format(container), headers=UPGRADE) + b"input":
+            sock.sendall(bytes([byte]))
+        head = read_head(sock)
+        assert head.body + read_some(sock, 5 - len(head.body)) == b"input"
+
+
+def test_a_half_close_right_behind_the_request_is_the_end_of_input(client: Client) -> None:
+    container = client.run("cat", OpenStdin=True, Tty=True)
+    with client.connected() as sock:
+        sock.sendall(message("POST", ATTACH.format(container)) + b"all")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_head(sock).body + read_to_end(sock) == b"all"
+
+
+def test_a_request_behind_a_refused_attach_is_answered(client: Client) -> None:
+    with client.connected() as sock:
+        sock.sendall(message("POST", ATTACH.format("none"), headers=UPGRADE) + message("GET", "/_ping"))
+        answer = read_some(sock, 12)
+        while b"OK" not in answer[12:]:
+            answer += sock.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 404")
+        assert b"HTTP/1.1 200" in answer
 
 
 def test_half_close_is_the_end_of_input_and_output_goes_on(client: Client) -> None:
@@ -198,8 +226,8 @@ def test_attach_to_nothing_is_an_ordinary_404(client: Client) -> None:
 
 
 def test_no_connection_is_kept_after_it_was_taken_over(client: Client, daemon: FakeDaemon) -> None:
-    container = client.run("cat", OpenStdin=True)
     for half in (False, True):
+        container = client.run("cat", OpenStdin=True)
         with client.opened("POST", ATTACH.format(container), headers=UPGRADE) as (_, sock):
             if half:
                 sock.shutdown(socket.SHUT_WR)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from api_client import Client, read_head, read_to_end
+
 from scow.testing.fakes_daemon import FakeDaemon
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from api_client import Client
+
 from scow.api import streams
 from scow.api.images import with_tag
 from scow.ports.registry import Credentials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from scow.api.inspect import status_text
 from scow.api.times import human_duration, rfc3339
 from scow.engine.model import ContainerState

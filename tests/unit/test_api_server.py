@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from api_client import Client
+
 from scow.api.call import Call
 from scow.api.routing import Route, Router
 from scow.api.server import listen, routes

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from scow.errors import InvalidArgument, NotFound
 from scow_runtime_native import cgroups
 from scow_runtime_native.cgroups import Hierarchies
@@ -32,14 +33,9 @@ def fill(directory: Path, **files: str) -> Path:
 
 @pytest.fixture
 def v1(tmp_path: Path) -> tuple[CgroupsV1, Path]:
-    names = ("cpu", "cpuset", "memory", "pids", "devices", "blkio", "freezer")
+    names = ("cpu", "memory", "pids", "devices", "blkio", "freezer")
     for name in names:
         (tmp_path / name).mkdir()
-    fill(tmp_path / "cpuset", cpuset__cpus="0-1\n", cpuset__mems="0\n")
-    for parent in ("scow", "scow/test"):  # the kernel makes the control files with the folder; here they must be there
-        fill(tmp_path / "cpuset" / parent, cpuset__cpus="\n", cpuset__mems="\n", cgroup__clone_children="0\n")
-        (tmp_path / "cpuset" / parent).rename(tmp_path / f"kept-{parent.count('/')}")
-        (tmp_path / f"kept-{parent.count('/')}").rename(tmp_path / "cpuset" / parent)
     return CgroupsV1(Hierarchies({name: str(tmp_path / name) for name in names})), tmp_path
 
 
@@ -117,9 +113,10 @@ def test_a_limit_that_the_kernel_does_not_offer_is_refused_and_leaves_no_group(v
     assert not (root / "pids" / PATH).exists() and not (root / "cpu" / PATH).exists()
 
 
-def test_a_limit_without_its_controller_is_refused() -> None:
+def test_a_limit_without_its_controller_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="no cpu cgroup controller"):
-        CgroupsV1(Hierarchies({"memory": "/nowhere"})).update("/", {"cpu": {"shares": 2}})
+        CgroupsV1(Hierarchies({"pids": str(tmp_path)})).create(PATH, {"cpu": {"shares": 2}})
+    assert not (tmp_path / PATH).exists()
 
 
 def test_device_rules_read_as_the_controller_wants_them() -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from scow_runtime_native.failure import StageError
 from scow_runtime_native.users import User, look_up, read_inside, resolve
 

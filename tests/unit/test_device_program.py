@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+
 from scow.engine.spec_defaults import DEVICE_RULES
 from scow_runtime_native.device_program import Exemption, Rules, assemble, reduce_rules
 

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from scow_runtime_native.execute import elf_interpreter, elf_machine, execute
 from scow_runtime_native.failure import CANNOT_RUN, NOT_FOUND, StageError
 

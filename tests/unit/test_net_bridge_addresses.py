@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+
 from scow.errors import Conflict, InvalidArgument
 from scow.ports.network import Network, PortBinding, Subnet
 from scow_net_bridge.bridges import BridgeOptions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from scow.api.containers import RAW_STREAM, stream_type
-from scow.api.hijack import Taken, held_input, relay, take_over
+from scow.api.hijack import Taken, relay, take_over
 from scow.api.routing import Route
 
 if TYPE_CHECKING:
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 async def attach(call: Call) -> web.StreamResponse:
     """``POST /containers/{id}/attach``; valid before the container starts."""
     stdin = call.flag("stdin")
-    with held_input(call.request):
-        session = await call.engine.containers.attach(
-            call.args["id"],
-            stdin=stdin,
-            stdout=call.flag("stdout"),
-            stderr=call.flag("stderr"),
-            logs=call.flag("logs"),
-            stream=call.flag("stream"),
-            detach_keys=call.text("detachKeys"),
-        )
+    session = await call.engine.containers.attach(
+        call.args["id"],
+        stdin=stdin,
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        logs=call.flag("logs"),
+        stream=call.flag("stream"),
+        detach_keys=call.text("detachKeys"),
+    )
     return await hand_over(call, session, stdin)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from scow.api.attach import hand_over, head
 from scow.api.call import answer, empty
 from scow.api.containers import console_size
-from scow.api.hijack import Taken, held_input, take_over
+from scow.api.hijack import Taken, take_over
 from scow.api.routing import Route
 from scow.errors import CannotRun, CommandNotFound, ScowError
 from scow.types import ExecRequest
@@ -48,8 +48,7 @@ async def start(call: Call) -> web.StreamResponse:
     execs = call.engine.execs
     starting = asyncio.ensure_future(execs.start(exec_id, detach=options.detach, tty=options.tty, console_size=console))
     try:
-        with held_input(call.request):
-            session = await asyncio.shield(starting)
+        session = await asyncio.shield(starting)
     except asyncio.CancelledError:  # the client is gone; the start is finished all the same
         starting.add_done_callback(_abandon)
         raise

@@ -13,16 +13,14 @@ import socket
 import struct
 import termios
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from scow.api.early import EarlyHandler
 from scow.errors import ScowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aiohttp.abc import AbstractStreamWriter
 
     from scow.engine.sessions import Session
@@ -79,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._input.append(data)
         self._input_bytes += len(data)
         self._input_ready.set()
-        if self._input_bytes > INPUT_HIGH_BYTES:
+        if self._input_bytes > INPUT_HIGH_BYTES and not self._eof:
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -191,42 +189,27 @@ class Connection(asyncio.Protocol):
             self._watch = None
 
 
-@contextmanager
-def held_input(request: web.BaseRequest) -> Iterator[None]:
-    """Within the block a client that did not ask for an upgrade is not read: aiohttp would take its early input for
-    another request. (After an upgrade request aiohttp keeps what comes.)"""
-    transport = request.transport
-    if "Upgrade" in request.headers or not isinstance(transport, asyncio.Transport):
-        yield
-        return
-    transport.pause_reading()
-    try:
-        yield
-    except BaseException:
-        if not transport.is_closing():
-            transport.resume_reading()
-        raise
-
-
 def take_over(request: web.BaseRequest, head: bytes) -> tuple[Connection, asyncio.Protocol]:
-    """*head* is sent, and the connection of *request* speaks no HTTP any more. Bytes that the client sent early, which
-    aiohttp holds, are the first input. Answers the connection and aiohttp's handler, for `Connection.give_back`.
+    """*head* is sent, and the connection of *request* speaks no HTTP any more. What the client sent behind the request
+    is the first input. Answers the connection and aiohttp's handler, for `Connection.give_back`.
 
     Raises `ConnectionResetError` where the client is gone.
     """
-    handler: Any = request.protocol
-    transport = request.transport
+    handler, transport = request.protocol, request.transport
+    assert isinstance(handler, EarlyHandler)
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client is gone")
     assert isinstance(transport, asyncio.Transport)
     _widen(transport)
     connection = Connection(transport)
     transport.set_protocol(connection)
-    early, handler._message_tail = handler._message_tail, b""
+    early, eof = handler.take_held()
+    if not eof:
+        transport.resume_reading()
     if early:
         connection.data_received(early)
-    if not connection._input_bytes > INPUT_HIGH_BYTES:
-        transport.resume_reading()
+    if eof:
+        connection.eof_received()
     transport.write(head)
     return connection, handler
 

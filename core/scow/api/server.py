@@ -19,6 +19,7 @@ from aiohttp import web
 from scow.api import attach, containers, images, networks, system, unbuilt, volumes
 from scow.api import exec as execs
 from scow.api.dispatch import Dispatcher
+from scow.api.early import EarlyServer
 from scow.api.routing import Router
 from scow.errors import Conflict, InvalidArgument, SyscallError
 
@@ -48,7 +49,7 @@ def make_app(engine: Engine, extra: Iterable[Route] = ()) -> web.Server:
     """
     dispatcher = Dispatcher(engine, Router.of([*routes(), *extra]))
     make_request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES)
-    return web.Server(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
+    return EarlyServer(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
 
 
 async def serve(engine: Engine, hosts: Iterable[str], extra: Iterable[Route] = ()) -> list[web.ServerRunner]:

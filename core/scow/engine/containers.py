@@ -162,7 +162,7 @@ class Containers:
             del self._names[record.name]
         for session in live.sessions:
             session.abort()
-        live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code, record.state.error))
+        live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
         await self.tell(live, "destroy")
         if volumes:
             for point in record.mounts:

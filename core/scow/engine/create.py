@@ -133,7 +133,8 @@ def _endpoints(request: CreateRequest, host: HostConfig) -> dict[str, EndpointRe
     mode = host.network_mode
     if mode.startswith("container:") or request.network_disabled:
         return {}
-    configs = request.networking_config.endpoints_config
+    given = request.networking_config.endpoints_config
+    configs = {"bridge" if key == "default" else key: value for key, value in given.items()}
     if len(configs) > 1:
         raise InvalidArgument("a container joins one network when it is created", hint="connect it to others later")
     wanted = configs or dict.fromkeys([mode])

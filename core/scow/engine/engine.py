@@ -94,12 +94,15 @@ class Engine:
         return [record for record in self.containers.records() if record.image_id == image_id]
 
     async def close(self) -> None:
-        """The daemon lets go; containers run on with their monitors."""
+        """The daemon lets go; containers run on with their monitors. Where none runs, nothing stays in the kernel."""
         if not self.ready.is_set():
             return
         self.containers.closing = True
         await self.zygote.close()
         await self.containers.close()
+        if not any(record.state.running for record in self.containers.records()):
+            await self.networks.release()
+        self.events.close()
         self.host.close()
         await self.state.close()
 

@@ -70,16 +70,15 @@ async def _receive(content: ContentStore, stream: AsyncIterator[bytes]) -> Layer
     storing = asyncio.ensure_future(asyncio.to_thread(_store, content, pieces))
     try:
         async for data in stream:
-            while not pieces.offer(data):
+            while not pieces.offer(data) and not storing.done():
                 await asyncio.sleep(0.005)
-                if storing.done():
-                    return await storing  # it failed: raises
-        pieces.end(None)
+            if storing.done():
+                break  # it failed: there is no end before `end`
     except BaseException as error:
         pieces.end(error)
-        await asyncio.wait([storing])
-        if storing.exception() is None or isinstance(error, asyncio.CancelledError):
-            raise
+        await asyncio.gather(storing, return_exceptions=True)
+        raise
+    pieces.end(None)
     return await storing
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from scow.engine.collect import Collector
 from scow.engine.history import history
@@ -57,7 +58,7 @@ class Images:
         leases = Leases()
         self._collector = Collector(drivers, content, self._store, leases)
         downloads = asyncio.Semaphore(PARALLEL)
-        self._parts = Parts(drivers, content, self._store, leases, self._collector, downloads, {})
+        self._parts = Parts(drivers, content, self._store, leases, self._collector, downloads, WeakValueDictionary())
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
 
     def load(self) -> None:

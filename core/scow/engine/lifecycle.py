@@ -91,7 +91,6 @@ class Lifecycle:
         live.sessions.clear()
         live.ended.set()
         await self._commit(live, state, CloseIntent(f"start:{live.record.id}"))
-        live.resolve(("next-exit",), WaitResult(code, str(error)))
         if live.record.host_config.auto_remove:
             asyncio.get_running_loop().create_task(self._containers.auto_remove(live))
 

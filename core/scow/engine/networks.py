@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from scow.config import Config
     from scow.engine.drivers import Drivers
     from scow.engine.model import Container
-    from scow.ports.network import Attachment
+    from scow.ports.network import Attachment, NetworkDriver
     from scow.state import State
 
 KIND = "network"
@@ -76,6 +77,12 @@ class Networks:
         repaired: list[str] = await self._drivers.call(NETWORK, driver, "restore", lambda d: d.restore(made, held))
         return repaired
 
+    async def release(self) -> None:
+        """Nothing of any network is in the kernel; `restore` makes it again."""
+        for record in list(self._records.values()):
+            network = record.network
+            await self._drivers.call(NETWORK, network.driver, "remove", partial(_remove, network=network))
+
     def get(self, ref: str) -> NetworkRecord:
         """By id, name or unique id prefix; raises `NotFound` ("network x not found")."""
         try:
@@ -126,3 +133,7 @@ class Networks:
         filters = check_filters(filters or {}, FILTERS)
         found = sorted(self._records.values(), key=lambda record: record.created_ns, reverse=True)
         return [record for record in found if self._matches(record, filters)]
+
+
+def _remove(driver: NetworkDriver, network: Network) -> None:
+    driver.remove(network)

@@ -24,6 +24,7 @@ from scow.ports import REGISTRY, STORAGE
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
+    from weakref import WeakValueDictionary
 
     from scow.content import ContentStore
     from scow.engine.collect import Collector
@@ -53,7 +54,7 @@ class Parts:
     leases: Leases
     collector: Collector
     downloads: asyncio.Semaphore
-    unpacking: dict[str, asyncio.Lock]  # by chain ID
+    unpacking: WeakValueDictionary[str, asyncio.Lock]  # by chain ID; gone when nobody waits
 
 
 class Pull:

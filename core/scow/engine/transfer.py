@@ -95,7 +95,8 @@ class Download:
 
     def _copy(self, ingest: Ingest) -> None:
         with self._backend.fetch(self._ref, self._blob, self._credentials, ingest.offset) as stream:
-            while data := stream.read(_CHUNK_BYTES):
+            read = getattr(stream, "read1", stream.read)  # one piece, so that little is lost with the connection
+            while data := read(_CHUNK_BYTES):
                 self._check()
                 ingest.write(data)
                 self._progress.count("Downloading", ingest.offset, self._blob.size_bytes)

@@ -20,6 +20,7 @@ from scow.monitor.protocol import Message, receive_packet, send_packet
 log = logging.getLogger(__name__)
 
 _START_DEADLINE_S = 15.0
+_END_DEADLINE_S = 5.0
 _BOOT = "from scow.monitor.zygote import main; main()"
 _FLAGS = ("-s", "-S", "-P", "-B", "-X", "no_debug_ranges")  # no site, no cwd, no .pyc, smaller code objects
 
@@ -81,10 +82,18 @@ class Zygote:
     async def close(self) -> None:
         """The zygote has ended; monitors live on."""
         self._closed = True
-        process = self._process
         self._lost()
+        await self._bury()
+
+    async def _bury(self) -> None:
+        """A zygote whose socket was lost has ended, by itself or by SIGKILL."""
+        process, self._process = self._process, None
         if process:
-            await asyncio.to_thread(process.wait)
+            try:
+                await asyncio.to_thread(process.wait, _END_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
 
     # -- its process
 
@@ -96,6 +105,7 @@ class Zygote:
                 return
             if self._closed:
                 raise Unavailable("the engine is shutting down")
+            await self._bury()
             try:
                 copy = sealed.interpreter_copy()
             except OSError as error:
@@ -127,9 +137,8 @@ class Zygote:
             hello = await asyncio.wait_for(self._hello, _START_DEADLINE_S)
         except (TimeoutError, Unavailable) as error:
             self._lost()
-            if process.poll() is None:
-                process.kill()
-            await asyncio.to_thread(process.wait)
+            process.kill()
+            await self._bury()
             said = self._last_words()
             raise Unavailable(f"the zygote did not start: {said or error}") from error
         self.pid, self.imported, self.sealed = hello["pid"], hello["modules"], copy is not None

@@ -65,6 +65,7 @@ class FakeSession:
         await self._attached.wait()
         if self.tty and self._detach_keys and self._detach_keys in data:
             await self.end()
+            self._stdin = False
             return
         if self._stdin and self.process is not None:
             await self.process.stdin.put(data)

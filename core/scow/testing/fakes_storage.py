@@ -31,8 +31,8 @@ class _Held:
 class FakeStorage:
     """A `StorageDriver` whose snapshots are dicts; thread-safe. Its recipes name nothing that could be mounted.
 
-    *calls* records ``(method, key)``; *before_apply* is called with the key and the diff ID and may block or raise, as a
-    full disk does (``OSError(errno.ENOSPC, …)``).
+    *calls* records ``(method, key)``; *before_apply* is called with the key and the diff ID and may block or raise, as
+    a full disk does (``OSError(errno.ENOSPC, …)``).
     """
 
     def __init__(self, context: DriverContext | None = None) -> None:

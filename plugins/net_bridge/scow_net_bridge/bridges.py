@@ -6,18 +6,17 @@ import hashlib
 import ipaddress
 import logging
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scow.errors import Conflict, InvalidArgument, SyscallError, Unavailable
-
 from scow_net_bridge import rtnl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scow.ports.network import Network
-
     from scow_net_bridge.rtnl import Link, RouteSocket
 
 log = logging.getLogger(__name__)
@@ -111,6 +110,18 @@ def delete(host: RouteSocket, index: int) -> None:
     except SyscallError as exc:
         if exc.errno != 19:  # ENODEV
             raise
+
+
+def wait_until_carrying(host: RouteSocket, *indices: int) -> None:
+    """Packets go through each of the interfaces; after 0.2 s we go on regardless.
+
+    A veth's host end gets its carrier when its peer is set up, but the kernel starts its queue, and the bridge forwards
+    to it, later and in the background. A packet meanwhile is lost, and the next ARP request comes a second later.
+    """
+    deadline = time.monotonic() + 0.2
+    for index in indices:
+        while not host.link(index).carries and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 def uplink_mtu(host: RouteSocket, links: Mapping[str, Link]) -> int:

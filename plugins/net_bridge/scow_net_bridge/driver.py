@@ -7,16 +7,16 @@ import logging
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from scow.errors import Conflict, DriverUnusable, InvalidArgument, NotFound, ScowError, SyscallError, Unsupported
 from scow.ports.network import Attachment, Subnet
-
 from scow_net_bridge import bridges, conntrack, firewall, rtnl, subnets
 from scow_net_bridge.bridges import BridgeOptions
 from scow_net_bridge.ipam import AddressPool
+from scow_net_bridge.later import Later
 from scow_net_bridge.ports import PortReservations
-from scow_net_bridge.reaper import Reaper
 from scow_net_bridge.sandbox import Interface, close_namespace, configure, find_peer, open_namespace, open_socket
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _DEFAULT_POOL = "172.29.0.0/16"
 _NETWORK_PREFIX, _DEFAULT_NETWORK_PREFIX = 24, 20
 _VETH = "veth"
+_GRACE_S = 0.5  # a dead namespace takes its veth along well before; deleting one holds the kernel's network lock 24 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class BridgeDriver:
         self._pools = subnets.parse_pool(context.settings.get("subnet_pool") or _DEFAULT_POOL)
         self._firewall = firewall.Firewall(context.settings.get("nft_table") or "scow")
         self._ports = PortReservations()
-        self._reaper = Reaper()
+        self._later = Later()
         self._live: dict[str, _Live] = {}
         self._changing = threading.Lock()  # one network is made or removed at a time
 
@@ -113,10 +114,11 @@ class BridgeDriver:
                 mac = endpoint.mac_address or mac_of(grant.address)
                 interface = self._plug(undo, host, live, name, grant.address, mac, netns)
                 self._set_port(host, live, name, bool(ports))
+                bridges.wait_until_carrying(host, bridges.find(name), live.index)
             undo.callback(self._firewall.withdraw, ports)
             self._firewall.publish(ports, grant.address)
-            conntrack.forget_udp(ports)
             undo.pop_all()
+        self._forget_udp(ports)
         return Attachment(
             endpoint_id=endpoint.id,
             interface=interface.name,
@@ -132,14 +134,15 @@ class BridgeDriver:
         """See `scow.ports.network.NetworkDriver.detach`. Where the namespace lives on (the container was only
         disconnected) the interface is deleted in the background, within a second."""
         self._firewall.withdraw(attachment.ports)
-        conntrack.forget_udp(attachment.ports)
         self._ports.release(attachment.ports)
         veth = attachment.private.get("veth", "")
         live = self._live.get(network.id)
         if live is not None and attachment.ip_address:
             live.pool.release(attachment.ip_address, veth)
-        if veth:
-            self._reaper.add(veth)
+        index = bridges.find(veth) if veth else 0
+        udp = any(port.protocol == "udp" for port in attachment.ports)
+        if index or udp:
+            self._later.run(_GRACE_S, partial(_clear, veth, index, attachment.ip_address if udp else ""))
 
     def publish(self, network: Network, attachment: Attachment, ports: Sequence[PortBinding]) -> Attachment:
         """The endpoint's published ports are exactly *ports*, while it runs: those that it had already go on without a
@@ -160,7 +163,7 @@ class BridgeDriver:
         gone = [port for port in attachment.ports if port not in kept]
         self._firewall.withdraw(gone)
         self._ports.release(gone)
-        conntrack.forget_udp([*added, *gone])
+        self._forget_udp([*added, *gone])
         return replace(attachment, ports=(*kept, *added))
 
     def restore(self, networks: Sequence[Network], attachments: Sequence[tuple[Network, Attachment]]) -> list[str]:
@@ -181,8 +184,13 @@ class BridgeDriver:
 
     def close(self) -> None:
         """See `scow.ports.network.NetworkDriver.close`."""
-        self._reaper.close()
+        self._later.close()
         self._ports.close()
+
+    def _forget_udp(self, ports: Sequence[PortBinding]) -> None:
+        """Senders of udp find the ports as they are now, in some 15 ms: sooner than a container can answer."""
+        if any(port.protocol == "udp" for port in ports):
+            self._later.run(0, partial(conntrack.forget_udp, ports))
 
     def _find(self, network: Network) -> _Live:
         live = self._live.get(network.id)
@@ -332,6 +340,14 @@ def mac_of(address: str) -> str:
     """The MAC address for *address*, as Docker derives it: the same whenever the address is used, so that neighbours'
     caches stay right."""
     return "02:42:" + ipaddress.IPv4Address(address).packed.hex(":")
+
+
+def _clear(veth: str, index: int, udp_address: str) -> None:
+    """What a detached endpoint left is gone: its host interface, and tracked udp connections to *udp_address*."""
+    if udp_address:
+        conntrack.forget_udp_of(udp_address)
+    if index and bridges.find(veth) == index:
+        _delete(index)
 
 
 def _delete(index: int) -> None:

@@ -32,7 +32,9 @@ _RTN_UNICAST = 1
 _RTPROT_BOOT = 3
 _HEADER = struct.Struct("=IHHII")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_MTU = 1, 3, 5, 10, 18, 20, 4
+_IFLA_OPERSTATE = 16
 _IFLA_INFO_KIND = 1
+_CARRYING = (0, 6)  # IF_OPER_UNKNOWN, IF_OPER_UP
 _ADDR_GEN_NONE = 1
 
 
@@ -45,7 +47,10 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. *peer* is the index of a veth's other end, *master* that of its bridge, 0 for none."""
+    """A network interface. *peer* is the index of a veth's other end, *master* that of its bridge, 0 for none.
+
+    *up* is what was asked for; *carries* whether packets go through (RFC 2863 operational state up or unknown).
+    """
 
     index: int
     name: str
@@ -56,6 +61,7 @@ class Link:
     peer: int
     alias: str
     up: bool
+    carries: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,20 @@ class RouteSocket:
             body += struct.pack("=HHI", 8, _IFLA_MASTER, master)
         return [_read_link(message) for message in self._dump(_GETLINK, body)]
 
+    def link(self, index: int) -> Link:
+        """The interface *index*; raises `SyscallError` where there is none.
+
+        Since Linux 6.10 the kernel first does what is due after a change of its carrier (linkwatch_sync_dev): an
+        interface that has just got one carries packets afterwards.
+        """
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + 16, _GETLINK, _REQUEST, self._sequence, 0)
+        self._socket.send(header + struct.pack("=BxHiII", 0, 0, index, 0, 0))
+        data = self._socket.recv(1 << 16)
+        if struct.unpack_from("=H", data, 4)[0] == _ERROR:
+            raise SyscallError(_ack(data)[0], f"netlink: look at interface {index}")
+        return _read_link(data[_HEADER.size :])
+
     def addresses(self) -> list[Address]:
         """Every IPv4 address of the namespace."""
         found = []
@@ -301,6 +321,7 @@ def _read_link(message: bytes) -> Link:
         peer=_number(parts.get(_IFLA_LINK)),
         alias=_text(parts.get(_IFLA_IFALIAS)),
         up=bool(flags & _IFF_UP),
+        carries=parts.get(_IFLA_OPERSTATE, b"\0")[0] in _CARRYING,
     )
 
 

@@ -6,7 +6,6 @@ import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
 from scow.errors import Conflict
-
 from scow_net_bridge.ipam import parse_network
 
 if TYPE_CHECKING:

@@ -22,18 +22,19 @@ _BLOCK = 1 << 18
 
 class BlobStream(io.RawIOBase):
     """The bytes of a blob of *size_bytes* from *offset_bytes* on, never more than that; *open_at* asks for the rest
-    from an offset, *pause* waits. Raises `Unavailable` where too many connections in a row break off."""
+    from an offset, *back_off* waits
+    before another attempt. Raises `Unavailable` where too many connections in a row break off."""
 
     def __init__(
         self,
         open_at: Callable[[int], requests.Response],
         size_bytes: int,
         offset_bytes: int,
-        pause: Callable[[float], None],
+        back_off: Callable[[int], None],
         what: str,
     ) -> None:
         super().__init__()
-        self._open_at, self._pause, self._what = open_at, pause, what
+        self._open_at, self._back_off, self._what = open_at, back_off, what
         self._size, self._at = size_bytes, offset_bytes
         self._failures, self._failed_at = 0, offset_bytes
         self._response: requests.Response | None = open_at(offset_bytes) if offset_bytes < size_bytes else None
@@ -85,7 +86,7 @@ class BlobStream(io.RawIOBase):
         self._failures, self._failed_at = self._failures + 1, self._at
         if self._failures >= FAILURES:
             raise Unavailable(f"the download of {self._what} broke off at byte {self._at} of {self._size}: {reason}")
-        self._pause(0.2 * 2 ** (self._failures - 1))
+        self._back_off(self._failures)
         return b""
 
 

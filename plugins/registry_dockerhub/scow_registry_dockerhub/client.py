@@ -58,7 +58,11 @@ class Client:
 
         response = send()
         if response.status_code == 401 and own and (body is None or isinstance(body, bytes)):
-            authorization = self.tokens.challenged(endpoint, response, scopes, credentials)
+            try:
+                authorization = self.tokens.challenged(endpoint, response, scopes, credentials)
+            except BaseException:
+                response.close()
+                raise
             if authorization:
                 response.close()
                 given["Authorization"] = authorization

@@ -69,9 +69,9 @@ class DistributionBackend:
                 ref, credentials, lambda endpoint, who: self._blob(endpoint, ref, descriptor, who, offset)
             )
 
-        pause = self._client().transport.pause
+        back_off = self._client().transport.back_off
         what = f"{descriptor.digest} from {ref.host}"
-        with BlobStream(open_at, descriptor.size_bytes, offset_bytes, pause, what) as stream:
+        with BlobStream(open_at, descriptor.size_bytes, offset_bytes, back_off, what) as stream:
             yield cast("BinaryIO", stream)
 
     def push_blob(

@@ -69,7 +69,7 @@ class Upload:
                 ):
                     raise
                 location = None
-                self._client.transport.pause(0.5 * attempt)
+                self._client.transport.back_off(attempt)
             else:
                 return True
         return True

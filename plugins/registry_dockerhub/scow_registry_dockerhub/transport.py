@@ -102,6 +102,10 @@ class Transport:
                 response.close()
             self.pause(pause)
 
+    def back_off(self, attempt: int) -> None:
+        """Waits after the failed *attempt* (from 1): longer each time. Raises `Unavailable` as `pause` does."""
+        self.pause(self._backoff(attempt))
+
     def pause(self, seconds: float) -> None:
         """Waits; raises `Unavailable` where the backend is closed meanwhile."""
         if self._closed.wait(seconds):

@@ -70,6 +70,9 @@ class Manager(Protocol):
     def delete(self, path: str) -> None:
         """No process and no group is left at *path*."""
 
+    def tidy(self, path: str) -> None:
+        """*path* and the groups above it are gone as far as they are empty."""
+
     def children(self, path: str) -> list[str]:
         """The names of the groups directly below *path*."""
 
@@ -105,6 +108,16 @@ def detect_host() -> Hierarchies:
     """What this host has mounted."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return detect(file.read())
+
+
+def remove_empty(mount: str, path: str) -> None:
+    """*path* below *mount* and the folders above it are gone as far as they are empty."""
+    while path:
+        try:
+            os.rmdir(f"{mount}/{path}")
+        except OSError:  # in use, or gone
+            return
+        path = os.path.dirname(path)
 
 
 def write(path: str, value: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import InvalidArgument, NotFound, Unavailable
 
 from scow_runtime_native import stats
-from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, write
+from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -220,6 +220,11 @@ class CgroupsV1:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")
                 time.sleep(_POLL_S)
+
+    def tidy(self, path: str) -> None:
+        """See the protocol."""
+        for mount in self._unique:
+            remove_empty(mount, path)
 
     def children(self, path: str) -> list[str]:
         """See the protocol."""

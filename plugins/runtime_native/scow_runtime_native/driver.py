@@ -129,7 +129,8 @@ class NativeRuntime:
         return sorted({*self._cgroups.children(self._parent), *elsewhere})
 
     def close(self) -> None:
-        """See the protocol."""
+        """See the protocol. The engine's own cgroup goes with the last container's."""
+        self._cgroups.tidy(self._parent)
 
     def _new_path(self, asked: str) -> str:
         """The spec's ``cgroupsPath`` relative to the hierarchies' roots; ``""`` where it leaves the choice to us."""

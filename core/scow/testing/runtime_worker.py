@@ -1,0 +1,119 @@
+"""A single-threaded stand-in for the monitor, for tests of runtimes: ``python -m scow.testing.runtime_worker MODULE``.
+
+Reads one JSON request a line on stdin and answers each with one on stdout. It holds one container, as a monitor does:
+``create`` {plan, tty} → {pid, status}; ``start`` → {status}; ``exec`` {plan, tty} → {status, code, output}, run to its
+end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten) → {}; ``oom`` {plan} → {killed}.
+*status* is the JSON line of the status pipe, or null at its end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import sys
+from typing import Any
+
+_TIMEOUT_S = 30
+_CHUNK = 65536
+
+
+class Child:
+    """A process that a child module made, with one pipe or pseudoterminal for all of its output."""
+
+    def __init__(self, spawn: Any, tty: bool) -> None:
+        if tty:
+            self.output, end = os.openpty()
+            ends = (end, end, end)
+        else:
+            self.output, end = os.pipe()
+            ends = (os.open("/dev/null", os.O_RDONLY), end, end)
+        try:
+            self.spawned = spawn(ends)
+        finally:
+            for fd in {*ends}:
+                os.close(fd)
+
+    def status(self) -> Any:
+        """The next line of the status pipe; None at its end."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self.spawned.status_fd], [], [], _TIMEOUT_S)[0]:
+                return {"error": "no status within 30 s", "kind": "timeout"}
+            data = os.read(self.spawned.status_fd, _CHUNK)
+            if not data:
+                return None
+            line += data
+        return json.loads(line.splitlines()[-1])
+
+    def start(self) -> Any:
+        os.write(self.spawned.start_fd, b"\n")
+        self.cancel()
+        return self.status()
+
+    def cancel(self) -> None:
+        os.close(self.spawned.start_fd)
+
+    def finish(self) -> dict[str, Any]:
+        """Its exit code (negative: the signal) and all that it wrote."""
+        written = []
+        pidfd = os.pidfd_open(self.spawned.pid)
+        while True:
+            ready = select.select([self.output, pidfd], [], [], _TIMEOUT_S)[0]
+            if self.output in ready:
+                data = self._read()
+                if data:
+                    written.append(data)
+                    continue
+            if pidfd in ready or not ready:
+                break
+            select.select([pidfd], [], [], _TIMEOUT_S)
+        os.close(pidfd)
+        os.close(self.spawned.status_fd)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.spawned.pid, 0)[1])
+        return {"code": code, "output": b"".join(written).decode("utf-8", "replace")}
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.output, _CHUNK)
+        except OSError:  # EIO: the last process closed the terminal
+            return b""
+
+
+def serve(module: Any) -> None:
+    """Answers requests until stdin ends."""
+    init: Child | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        op, plan, tty = request["op"], request.get("plan"), bool(request.get("tty"))
+        answer: dict[str, Any] = {}
+        if op == "create":
+            init = Child(lambda ends: module.create(plan, ends, tty), tty)
+            answer = {"pid": init.spawned.pid, "status": init.status()}
+        elif op == "oom":
+            answer = {"killed": module.oom_killed(plan)}
+        elif init is None:
+            raise SystemExit(f"{op} before create")
+        elif op == "start":
+            answer = {"status": init.start()}
+        elif op == "cancel":
+            init.cancel()
+        elif op == "wait":
+            answer = init.finish()
+        elif op == "exec":
+            answer = _exec(module, plan, init.spawned.pid, tty)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _exec(module: Any, plan: Any, init_pid: int, tty: bool) -> dict[str, Any]:
+    child = Child(lambda ends: module.start_exec(plan, init_pid, ends, tty), tty)
+    status = child.status()
+    if status == {"ready": True}:
+        status = child.start()
+    return {"status": status, **child.finish()}
+
+
+if __name__ == "__main__":
+    serve(importlib.import_module(sys.argv[1]))

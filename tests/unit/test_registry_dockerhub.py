@@ -1,0 +1,407 @@
+"""The distribution client against a registry of our own that asks for tokens, redirects, stumbles and lies."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scow.errors import Corrupt, NotFound, Unauthorized, Unavailable, Unsupported
+from scow.oci import DOCKER_MANIFEST, Descriptor, digest_of
+from scow.ports import DriverContext
+from scow.ports.registry import Credentials
+from scow.reference import Reference
+from scow.testing.fakes_registry import make_image
+from scow_registry_dockerhub import DistributionBackend
+from tests.unit.registry_server import Fault, Registry, serving
+
+IMAGE = make_image({"etc/": None, "etc/noise": bytes(range(256)) * 8000}, compression="none")
+LAYER = IMAGE.layers[0]
+BLOB = IMAGE.blobs[LAYER.digest]
+USER = Credentials("tester", "hunter2")
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serving() as running:
+        running.add("library/app", "1", IMAGE)
+        yield running
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[DistributionBackend]:
+    made = make_backend(tmp_path)
+    yield made
+    made.close()
+
+
+def make_backend(folder: Path, **options: Any) -> DistributionBackend:
+    return DistributionBackend(DriverContext("dockerhub", folder, folder, {"retry_pause_s": 0.01, **options}))
+
+
+def reference(registry: Registry, text: str = "library/app:1") -> Reference:
+    return Reference.parse(f"{registry.host}/{text}")
+
+
+def resolve(backend: DistributionBackend, ref: Reference, who: Credentials | None = None) -> bytes:
+    return backend.resolve(ref, who, lambda line: None).data
+
+
+def read(backend: DistributionBackend, ref: Reference, offset: int = 0, who: Credentials | None = None) -> bytes:
+    with backend.fetch(ref, LAYER, who, offset) as stream:
+        return stream.read()
+
+
+def push(backend: DistributionBackend, ref: Reference, who: Credentials | None = None, **more: Any) -> tuple[bool, int]:
+    sent: list[int] = []
+    new = backend.push_blob(ref, LAYER, lambda: io.BytesIO(BLOB), who, sent.append, **more)
+    return new, sum(sent)
+
+
+# who asks
+
+
+def test_an_anonymous_token_is_fetched_once_and_used_again(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth = "bearer"
+    resolve(backend, reference(registry))
+    read(backend, reference(registry))
+    assert registry.count("/token") == 1
+    assert registry.count("GET /v2/library/app/") == 3  # only the first was refused
+
+
+def test_a_token_is_asked_for_with_the_password_and_the_scope(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "bearer", {"tester": "hunter2"}
+    assert resolve(backend, reference(registry), USER) == IMAGE.manifest.data
+    asked = next(asked for asked in registry.asked if asked.path.startswith("/token"))
+    assert "scope=repository%3Alibrary%2Fapp%3Apull" in asked.path
+    assert "service=test" in asked.path
+    assert asked.headers["Authorization"].startswith("Basic ")
+
+
+def test_an_expired_token_is_renewed(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.expires_in = "bearer", 0.1
+    resolve(backend, reference(registry))
+    time.sleep(0.1)
+    resolve(backend, reference(registry))
+    assert registry.count("/token") == 2
+
+
+def test_a_token_that_is_refused_early_is_replaced(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth = "bearer"
+    resolve(backend, reference(registry))
+    registry.tokens.clear()
+    assert resolve(backend, reference(registry)) == IMAGE.manifest.data
+
+
+def test_an_identity_token_is_posted_and_never_part_of_a_url(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.refresh_token = "bearer", "refresh-me"
+    resolve(backend, reference(registry), Credentials("", "", "refresh-me"))
+    asked = next(asked for asked in registry.asked if asked.path.startswith("/token"))
+    assert asked.method == "POST"
+    assert b"grant_type=refresh_token" in asked.body
+    assert not any("refresh-me" in asked.path for asked in registry.asked)
+
+
+def test_basic_is_answered_and_then_sent_at_once(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "basic", {"tester": "hunter2"}
+    resolve(backend, reference(registry), USER)
+    before = len(registry.asked)
+    resolve(backend, reference(registry), USER)
+    assert len(registry.asked) == before + 1
+
+
+def test_nobody_is_told_to_log_in_as_docker_says_it(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "bearer", {"tester": "hunter2"}
+    with pytest.raises(Unauthorized, match="pull access denied for .*/library/app, repository does not exist or may"):
+        resolve(backend, reference(registry))
+
+
+def test_a_wrong_password_is_not_quoted(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "bearer", {"tester": "other"}
+    with pytest.raises(Unauthorized, match="incorrect username or password") as caught:
+        resolve(backend, reference(registry), USER)
+    assert "hunter2" not in repr(caught.value) + str(caught.value.hint)
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_login_tells_good_credentials_from_bad(auth: str, registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = auth, {"tester": "hunter2"}
+    assert backend.login(registry.host, USER)["Status"] == "Login Succeeded"
+    with pytest.raises(Unauthorized):
+        backend.login(f"http://{registry.host}/v2/", Credentials("tester", "wrong"))
+
+
+def test_login_brings_a_refresh_token_where_there_is_one(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users, registry.refresh_token = "bearer", {"tester": "hunter2"}, "keep-me"
+    assert backend.login(registry.host, USER)["IdentityToken"] == "keep-me"
+
+
+def test_credentials_are_not_sent_to_a_token_server_without_tls(
+    registry: Registry, backend: DistributionBackend
+) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://tokens.example.com/token",service="x"'}
+    registry.faults = [Fault("/v2/library", 401, challenge)]
+    with pytest.raises(Unavailable, match=r"to be sent to tokens\.example\.com without TLS"):
+        resolve(backend, reference(registry), USER)
+
+
+def test_secrets_reach_no_log(
+    registry: Registry, backend: DistributionBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    registry.auth, registry.users = "bearer", {"tester": "hunter2"}
+    with serving() as other:
+        other.blobs = registry.blobs
+        registry.elsewhere = other.host
+        registry.faults = [Fault("/manifests/", 503)]
+        resolve(backend, reference(registry), USER)
+        read(backend, reference(registry), who=USER)
+    assert not any(secret in caplog.text for secret in ("hunter2", "token-", "s3cret"))
+
+
+# redirects
+
+
+def test_a_redirect_to_another_host_loses_the_authorization(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth = "bearer"
+    with serving() as other:
+        other.blobs = registry.blobs
+        registry.elsewhere = other.host
+        assert read(backend, reference(registry)) == BLOB
+        assert other.asked and not any("Authorization" in asked.headers for asked in other.asked)
+    assert any("Authorization" in asked.headers for asked in registry.asked)
+
+
+def test_a_redirect_to_plain_http_elsewhere_is_refused(registry: Registry, backend: DistributionBackend) -> None:
+    registry.elsewhere = "cdn.example.com"
+    with pytest.raises(Unavailable, match="redirects from https to http"):
+        read(backend, reference(registry))
+
+
+def test_redirects_without_end_are_given_up(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/blobs/", 302, {"Location": f"/v2/library/app/blobs/{LAYER.digest}"}, times=99)]
+    with pytest.raises(Unavailable, match="redirects without end"):
+        read(backend, reference(registry))
+
+
+# manifests
+
+
+def test_a_digest_header_that_lies_is_corrupt(registry: Registry, backend: DistributionBackend) -> None:
+    registry.digest_header = "sha256:" + "1" * 64
+    with pytest.raises(Corrupt, match="calls it sha256:1111"):
+        resolve(backend, reference(registry))
+
+
+def test_a_manifest_by_digest_must_have_that_digest(registry: Registry, backend: DistributionBackend) -> None:
+    wrong = "sha256:" + "2" * 64
+    registry.manifests["library/app", wrong] = (DOCKER_MANIFEST, b'{"schemaVersion": 2}')
+    registry.digest_header = wrong
+    with pytest.raises(Corrupt):
+        resolve(backend, reference(registry, f"library/app@{wrong}"))
+
+
+def test_what_is_not_there_is_not_found_as_docker_says_it(registry: Registry, backend: DistributionBackend) -> None:
+    with pytest.raises(NotFound, match="manifest for .*/nope:1 not found: manifest unknown: manifest unknown"):
+        resolve(backend, reference(registry, "nope:1"))
+
+
+def test_schema_1_is_unsupported(registry: Registry, backend: DistributionBackend) -> None:
+    registry.manifests["old", "1"] = (
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        b'{"schemaVersion": 1}',
+    )
+    with pytest.raises(Unsupported, match="schema 1"):
+        resolve(backend, reference(registry, "old:1"))
+
+
+def test_all_four_manifest_types_are_accepted(registry: Registry, backend: DistributionBackend) -> None:
+    resolve(backend, reference(registry))
+    accept = next(asked for asked in registry.asked if "/manifests/" in asked.path).headers["Accept"]
+    assert accept.count(",") == 3
+
+
+def test_an_endless_manifest_is_given_up(registry: Registry, backend: DistributionBackend) -> None:
+    registry.manifests["big", "1"] = (DOCKER_MANIFEST, b" " * (5 << 20))
+    with pytest.raises(Unavailable, match="longer than"):
+        resolve(backend, reference(registry, "big:1"))
+
+
+def test_tags_are_read_over_all_pages(registry: Registry, backend: DistributionBackend) -> None:
+    for number in range(7):
+        registry.add("library/app", f"v{number}", IMAGE)
+    registry.page = 3
+    assert backend.tags(reference(registry), None) == ["1", *(f"v{number}" for number in range(7))]
+
+
+# stumbling
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_an_overloaded_registry_is_asked_again(status: int, registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/manifests/", status, times=2)]
+    assert resolve(backend, reference(registry)) == IMAGE.manifest.data
+    assert registry.count("/manifests/") == 3
+
+
+def test_retry_after_is_honoured(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/manifests/", 429, {"Retry-After": "1"})]
+    start = time.monotonic()
+    resolve(backend, reference(registry))
+    assert time.monotonic() - start >= 1
+
+
+def test_a_limit_that_lasts_is_reported_at_once(registry: Registry, backend: DistributionBackend) -> None:
+    body = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "pull rate limit"}]}'
+    registry.faults = [Fault("/manifests/", 429, {"Retry-After": "3600"}, body, times=9)]
+    with pytest.raises(Unavailable, match="toomanyrequests: pull rate limit") as caught:
+        resolve(backend, reference(registry))
+    assert caught.value.hint == "try again in 3600 s"
+    assert registry.count("/manifests/") == 1
+
+
+def test_retries_are_bounded(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/manifests/", 503, times=99)]
+    with pytest.raises(Unavailable, match=registry.host):
+        resolve(backend, reference(registry))
+    assert registry.count("/manifests/") == 4
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/blobs/", cut=70_000), Fault("/blobs/", cut=5_000), Fault("/blobs/", 503)]
+    assert digest_of(read(backend, reference(registry))) == LAYER.digest
+    ranges = [asked.headers.get("Range") for asked in registry.asked if "/blobs/" in asked.path]
+    assert len(ranges) >= 3
+    assert ranges[0] is None and ranges[1] not in (None, "bytes=0-")
+
+
+def test_a_download_from_an_offset_asks_for_the_rest_only(registry: Registry, backend: DistributionBackend) -> None:
+    assert read(backend, reference(registry), 1000) == BLOB[1000:]
+    assert registry.asked[-1].headers["Range"] == "bytes=1000-"
+
+
+def test_a_registry_without_ranges_is_read_past_the_offset(registry: Registry, backend: DistributionBackend) -> None:
+    registry.ranges = False
+    assert read(backend, reference(registry), 1000) == BLOB[1000:]
+
+
+def test_a_download_that_never_gets_on_is_given_up(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("/blobs/", cut=0, times=99)]
+    with pytest.raises(Unavailable, match="broke off at byte 0 of"):
+        read(backend, reference(registry))
+
+
+def test_a_closed_port_is_unavailable_by_name(backend: DistributionBackend) -> None:
+    with pytest.raises(Unavailable, match="cannot reach registry 127.0.0.1:9: connection refused") as caught:
+        resolve(backend, Reference.parse("127.0.0.1:9/app:1"))
+    assert caught.value.__cause__ is None
+
+
+def test_a_closed_backend_waits_for_nothing(registry: Registry, tmp_path: Path) -> None:
+    backend = make_backend(tmp_path, retry_pause_s=60)
+    registry.faults = [Fault("/manifests/", 503, times=9)]
+    resolve_later = backend.resolve
+    backend.login(registry.host, USER)  # the client is made
+    backend.close()
+    with pytest.raises(Unavailable, match="closed"):
+        resolve_later(reference(registry), None, lambda line: None)
+
+
+# what is pushed
+
+
+def test_a_blob_is_pushed_in_one_request_after_asking(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "bearer", {"tester": "hunter2"}
+    assert push(backend, reference(registry, "new/app:1"), USER) == (True, len(BLOB))
+    asked = [asked for asked in registry.asked if "/new/app/blobs/" in asked.path]
+    assert [one.method for one in asked if "Authorization" in one.headers] == ["HEAD", "POST", "PUT"]
+    assert registry.blobs["new/app", LAYER.digest] == BLOB
+
+
+def test_a_blob_that_is_there_is_not_pushed(registry: Registry, backend: DistributionBackend) -> None:
+    assert push(backend, reference(registry)) == (False, 0)
+
+
+def test_a_blob_is_mounted_from_where_it_is(registry: Registry, backend: DistributionBackend) -> None:
+    ref = reference(registry, "new/app:1")
+    assert push(backend, ref, mount_from=["other/app", "library/app"]) == (False, 0)
+    assert registry.blobs["new/app", LAYER.digest] == BLOB
+
+
+def test_an_upload_that_fails_is_begun_anew_and_counted_once(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("PUT ", 500), Fault("PUT ", 404)]
+    assert push(backend, reference(registry, "new/app:1")) == (True, len(BLOB))
+
+
+def test_an_upload_is_not_sent_to_plain_http_elsewhere(registry: Registry, backend: DistributionBackend) -> None:
+    registry.faults = [Fault("POST ", 202, {"Location": "http://uploads.example.com/x"}, times=9)]
+    with pytest.raises(Unavailable, match="redirects from https to http"):
+        push(backend, reference(registry, "new/app:1"))
+
+
+def test_an_upload_elsewhere_is_sent_without_authorization(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "basic", {"tester": "hunter2"}
+    with serving() as other:
+        location = f"http://{other.host}/v2/x/blobs/uploads/session"
+        backend.login(registry.host, USER)
+        registry.faults = [Fault("POST ", 202, {"Location": location})]
+        push(backend, reference(registry, "new/app:1"), USER)
+        assert [asked.method for asked in other.asked if "Authorization" in asked.headers] == []
+        assert other.count("PUT ") == 1
+
+
+def test_a_manifest_is_put_under_its_tag_with_its_type(registry: Registry, backend: DistributionBackend) -> None:
+    backend.push_manifest(reference(registry, "new/app:2"), IMAGE.manifest, None)
+    assert registry.manifests["new/app", "2"] == (IMAGE.manifest.descriptor.media_type, IMAGE.manifest.data)
+
+
+def test_a_refused_push_is_unauthorized(registry: Registry, backend: DistributionBackend) -> None:
+    body = b'{"errors": [{"code": "DENIED", "message": "requested access to the resource is denied"}]}'
+    registry.faults = [Fault("PUT ", 403, {}, body)]
+    with pytest.raises(Unauthorized, match="denied: requested access to the resource is denied"):
+        backend.push_manifest(reference(registry, "new/app:2"), IMAGE.manifest, None)
+
+
+# mirrors and trust
+
+
+def test_a_mirror_is_asked_first_and_without_credentials(registry: Registry, tmp_path: Path) -> None:
+    with serving() as mirror:
+        mirror.add("library/app", "1", IMAGE)
+        backend = make_backend(tmp_path, registries={registry.host: {"mirrors": [mirror.host]}})
+        assert resolve(backend, reference(registry), USER) == IMAGE.manifest.data
+        assert mirror.count("/manifests/") == 1 and registry.count("/manifests/") == 0
+        assert not any("Authorization" in asked.headers for asked in mirror.asked)
+        backend.close()
+
+
+def test_a_mirror_that_fails_is_passed_over(registry: Registry, tmp_path: Path) -> None:
+    with serving() as empty:
+        mirrors = ["127.0.0.1:9", empty.host]
+        backend = make_backend(tmp_path, registries={registry.host: {"mirrors": mirrors}})
+        assert resolve(backend, reference(registry)) == IMAGE.manifest.data
+        assert read(backend, reference(registry)) == BLOB
+        backend.close()
+
+
+def test_blobs_are_bounded_by_their_descriptor(registry: Registry, backend: DistributionBackend) -> None:
+    short = Descriptor(LAYER.media_type, LAYER.digest, 1000)
+    with backend.fetch(reference(registry), short, None) as stream:
+        assert stream.read() == BLOB[:1000]
+
+
+def test_requests_is_not_imported_before_a_registry_is_spoken_to() -> None:
+    code = (
+        "import sys; from pathlib import Path; from scow.ports import DriverContext\n"
+        "from scow_registry_dockerhub import DistributionBackend\n"
+        "DistributionBackend(DriverContext('dockerhub', Path('/'), Path('/'))).check()\n"
+        "assert 'requests' not in sys.modules and 'urllib3' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
