@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from scow.ports import DriverContext
 from scow.testing.network import NetworkContract
 from scow_net_bridge import BridgeDriver, HostDriver, NoneDriver

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from scow.errors import DriverUnusable
 from scow.ports import DriverContext
 from scow.ports.registry import Credentials
@@ -15,7 +16,6 @@ from scow.testing.fakes_registry import FakeRegistry, make_image
 from scow.testing.registry import RegistryContract
 from scow_registry_apt import AptBackend
 from scow_registry_dockerhub import DistributionBackend
-
 from tests.registry import HAVE_REGISTRY, RunningRegistry, running_registry
 
 IMAGE = make_image({"bin/": None, "bin/sh": b"#" * 300_000}, {"etc/": None, "etc/motd": "hello"})
@@ -85,9 +85,9 @@ class TestApt(RegistryContract):
     def test_a_tag_that_is_not_there_is_not_found_by_name(  # type: ignore[override]
         self, backend: AptBackend, stocked: Reference, credentials: Credentials | None
     ) -> None:
-        pytest.skip("whether a suite exists is the mirror's to say: tests/integration/test_registry_apt.py")
+        pytest.skip("whether a suite exists is the mirror's to say: tests/integration/test_apt_images.py")
 
     def test_a_repository_that_is_not_there_is_refused(  # type: ignore[override]
         self, backend: AptBackend, stocked: Reference, credentials: Credentials | None
     ) -> None:
-        pytest.skip("whether a package exists is the mirror's to say: tests/integration/test_registry_apt.py")
+        pytest.skip("whether a package exists is the mirror's to say: tests/integration/test_apt_images.py")

@@ -190,6 +190,17 @@ def test_udp_senders_follow_a_port_to_its_next_container(lab: Lab) -> None:
         assert talk(client) == "second"
 
 
+def test_udp_senders_that_were_there_first_find_a_port_once_it_is_published(lab: Lab) -> None:
+    with lab.outside.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+        client.settimeout(5)
+        client.bind((OUTSIDE, 5556))
+        client.sendto(b"?", (HOST, 8080))  # tracked as a connection to the host itself
+        lab.container("late", PortBinding(80, "udp", "", 8080)).serve("late", protocol="udp")
+        time.sleep(0.2)
+        client.sendto(b"?", (HOST, 8080))
+        assert client.recv(100).decode().split()[0] == "late"
+
+
 def test_a_second_network_is_eth1_and_takes_the_default_route_over(lab: Lab) -> None:
     lab.serve_outside("far", 9000)
     web = lab.container("web")

@@ -13,6 +13,7 @@ from scow.engine.monitor_client import AttachStream, MonitorConnection, Zygote
 from scow.ports.log import LogLimits
 
 CHILD = "scow.testing.fake_child"
+LIMITS = LogLimits(1_000_000, 5)
 _IDS = itertools.count(1)
 
 
@@ -34,7 +35,7 @@ class Lab:
         return monitor
 
     async def create(
-        self, monitor: MonitorConnection, *args: str, limits: LogLimits = LogLimits(1_000_000, 5), **options: Any
+        self, monitor: MonitorConnection, *args: str, limits: LogLimits = LIMITS, **options: Any
     ) -> None:
         """Its process, set up: a shell command, or a program and its arguments."""
         plan = {"args": list(args) if len(args) > 1 else ["/bin/sh", "-c", args[0]], **options.pop("plan", {})}
@@ -49,7 +50,9 @@ class Lab:
         await monitor.start()
         return monitor
 
-    async def attached(self, command: str, *, stdin: bool = False, **options: Any) -> tuple[MonitorConnection, AttachStream]:
+    async def attached(
+        self, command: str, *, stdin: bool = False, **options: Any
+    ) -> tuple[MonitorConnection, AttachStream]:
         """A started container, attached to before."""
         monitor = await self.spawn()
         stream = await monitor.attach(stdin=stdin, stdout=True, stderr=True)

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from api_client import UPGRADE, Client, message, read_head, read_some, read_to_end
 
 from scow.testing.fakes_daemon import FakeDaemon
-from scow.testing.fakes_process import framed
+from scow.testing.fakes_process import FakeSession, framed
+from tests.unit.api_client import UPGRADE, Client, message, read_head, read_some, read_to_end
 
 ATTACH = "/containers/{}/attach?stream=1&stdin=1&stdout=1&stderr=1"
 
@@ -305,13 +306,16 @@ def test_the_size_of_an_exec_s_terminal_is_passed(client: Client) -> None:
 
 def test_an_exec_whose_client_goes_while_it_starts_is_started_and_released(client: Client, daemon: FakeDaemon) -> None:
     exec_id = started_exec(client, "sleep", "60")
-    original, begun, sessions = daemon.engine.execs.start, threading.Event(), []
+    original, begun = daemon.engine.execs.start, threading.Event()
+    sessions: list[FakeSession] = []
 
-    async def slow(exec_id: str, **options: object) -> object:
+    async def slow(exec_id: str, **options: Any) -> FakeSession | None:
         begun.set()
         await asyncio.sleep(0.2)
-        sessions.append(await original(exec_id, **options))  # type: ignore[arg-type]
-        return sessions[0]
+        session = await original(exec_id, **options)
+        assert session is not None
+        sessions.append(session)
+        return session
 
     daemon.engine.execs.start = slow  # type: ignore[assignment,method-assign]
     with client.connected() as sock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from api_client import Client, read_head, read_to_end
 
 from scow.testing.fakes_daemon import FakeDaemon
+from tests.unit.api_client import Client, read_head, read_to_end
 
 
 @pytest.fixture
@@ -324,14 +325,14 @@ def test_a_response_cut_off_by_an_error_is_not_taken_for_a_whole_one(client: Cli
         yield b"some"
         raise ZeroDivisionError
 
-    daemon.engine.containers.logs = broken  # type: ignore[method-assign]
+    daemon.engine.containers.logs = broken  # type: ignore[assignment,method-assign]
     with client.connected() as sock:
         sock.sendall(f"GET /containers/{container}/logs?stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n".encode())
         head = read_head(sock)
         assert not (head.body + _rest(sock)).endswith(b"0\r\n\r\n")
 
 
-def _rest(sock: Any) -> bytes:
+def _rest(sock: socket.socket) -> bytes:
     try:
         return read_to_end(sock)
     except ConnectionResetError:

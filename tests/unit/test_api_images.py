@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_client import Client
 
 from scow.api import streams
 from scow.api.images import with_tag
 from scow.ports.registry import Credentials
 from scow.reference import Reference
 from scow.testing.fakes_daemon import FakeDaemon
+from tests.unit.api_client import Client
 
 
 @pytest.fixture

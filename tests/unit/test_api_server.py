@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_client import Client
 
 from scow.api.call import Call
 from scow.api.routing import Route, Router
@@ -20,6 +19,7 @@ from scow.api.server import listen, routes
 from scow.api.versions import split_version
 from scow.errors import Conflict, InvalidArgument, NotFound, ScowError
 from scow.testing.fakes_daemon import FakeDaemon
+from tests.unit.api_client import Client
 
 SPEC = Path(__file__).parents[3] / "shared" / "specs" / "docker-engine-api.yaml"
 

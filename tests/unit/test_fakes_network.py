@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from scow.errors import Unavailable
 from scow.ports.network import Network
 from scow.testing.fakes_network import FakeNetworkDriver

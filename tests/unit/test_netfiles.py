@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from scow.engine import netfiles
 from scow.errors import InvalidArgument
 

@@ -21,10 +21,11 @@ from scow.api import exec as execs
 from scow.api.dispatch import Dispatcher
 from scow.api.early import EarlyServer
 from scow.api.routing import Router
-from scow.errors import Conflict, InvalidArgument, SyscallError
+from scow.config import TlsConfig
+from scow.errors import Conflict, InvalidArgument, SyscallError, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from scow.api.routing import Route
     from scow.engine.engine import Engine
@@ -52,12 +53,15 @@ def make_app(engine: Engine, extra: Iterable[Route] = ()) -> web.Server:
     return EarlyServer(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
 
 
-async def serve(engine: Engine, hosts: Iterable[str], extra: Iterable[Route] = ()) -> list[web.ServerRunner]:
+async def serve(engine: Engine, hosts: Sequence[str], extra: Iterable[Route] = ()) -> list[web.ServerRunner]:
     """The API is served at *hosts* (``unix:///path``, ``tcp://127.0.0.1:2375``, ``fd://3``) until each runner answered
     is cleaned up (``await runner.cleanup()``).
 
-    Raises `InvalidArgument` for an address that is not served, `Conflict` where another process listens there.
+    Raises `InvalidArgument` for an address that is not served, `Conflict` where another process listens there,
+    `Unsupported` for TCP where TLS is configured: plain TCP must not stand in for it.
     """
+    if engine.config.tls != TlsConfig() and any(host.startswith("tcp:") for host in hosts):
+        raise Unsupported("TLS is not served by this version of scow", hint="remove tls or the tcp:// hosts")
     app = make_app(engine, extra)
     runner = web.ServerRunner(app, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()

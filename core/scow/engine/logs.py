@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ async def stream(
     follow: bool,
     ended: asyncio.Event | asyncio.Future[object],
     until_ns: int = 0,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """What *reader* gives; when *follow*, until *ended* and everything was given (or its query is over).
 
     Closes *reader*. *directory* is the log's folder, made when it is absent and followed. *until_ns* is that of the
@@ -32,10 +33,11 @@ async def stream(
     """
     try:
         if follow:
-            async for block in _followed(reader, directory, ended, until_ns):
-                yield block
+            async with aclosing(_followed(reader, directory, ended, until_ns)) as blocks:
+                async for block in blocks:
+                    yield block
         reader.finish()
-        while block := await asyncio.to_thread(reader.read, BLOCK_BYTES):
+        while block := await _read(reader):
             yield block
     finally:
         reader.close()
@@ -43,7 +45,7 @@ async def stream(
 
 async def _followed(
     reader: LogReader, directory: Path, ended: asyncio.Event | asyncio.Future[object], until_ns: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     end = asyncio.ensure_future(_wait(ended))
     changes = _Watcher.of_this_loop().subscribe(directory)
@@ -51,7 +53,7 @@ async def _followed(
     try:
         while not end.done() and not reader.done():
             changes.clear()
-            if block := await asyncio.to_thread(reader.read, BLOCK_BYTES):
+            if block := await _read(reader):
                 fresh = True
                 yield block
                 continue
@@ -68,6 +70,16 @@ async def _followed(
     finally:
         end.cancel()
         _Watcher.of_this_loop().unsubscribe(directory, changes)
+
+
+async def _read(reader: LogReader) -> bytes:
+    """The next block, by a worker. Also when cancelled it returns only after the worker left the reader alone."""
+    reading = asyncio.get_running_loop().run_in_executor(None, reader.read, BLOCK_BYTES)
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait((reading,))
+        raise
 
 
 async def _wait(ended: asyncio.Event | asyncio.Future[object]) -> None:

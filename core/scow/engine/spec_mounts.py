@@ -62,10 +62,9 @@ def system_mounts(host: HostConfig, joined: Mapping[str, int], writable_cgroups:
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", cgroup_access),
     ]
-    if host.ipc_mode == "host":
-        result += [_bind(path, path, "rbind", "nosuid", "nodev", "noexec") for path in ("/dev/mqueue", "/dev/shm")]
-        return result
     result.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
+    if host.ipc_mode == "host":
+        return [*result, _bind("/dev/shm", "/dev/shm", "rbind", "nosuid", "nodev", "noexec")]
     if "ipc" in joined:
         shm = _bind(f"/proc/{joined['ipc']}/root/dev/shm", "/dev/shm", "rbind", "nosuid", "nodev", "noexec")
         return [*result, shm]

@@ -1,8 +1,8 @@
 """Lives of monitors played through in the zygote before its heap is frozen.
 
-CPython writes into a function's code and into its module's dictionary while it specialises them in the first calls (PEP
-659). Done here, once, those writes are shared by all monitors; done after the fork, each would pay for its own copies of
-the pages (measured: see `scow.monitor.zygote`). What a life needs is also imported by then, if only on first use.
+CPython writes into a function's code and into its module's dictionary while it specialises them in the first calls
+(PEP 659). Done here, once, those writes are shared by all monitors; done after the fork, each would pay for its own
+copies of the pages (measured: 300 kB a monitor). What a life needs is also imported by then, if only on first use.
 """
 
 from __future__ import annotations

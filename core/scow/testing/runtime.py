@@ -267,7 +267,7 @@ class RuntimeContract:
         assert lab.runtime.list() == []
 
     def test_the_cgroup_knows_the_processes_and_lists_the_container(self, lab: Lab) -> None:
-        running = lab.up("sh", "-c", "sleep 60 & sleep 60")
+        running = lab.up("sh", "-c", "sleep 60 & sleep 60 & wait")
         assert eventually(lambda: len(lab.runtime.processes(running.id)) == 3)
         assert running.pid in lab.runtime.processes(running.id)
         assert lab.runtime.list() == [running.id]
@@ -305,8 +305,8 @@ class RuntimeContract:
 
     def test_an_exec_is_in_the_container(self, lab: Lab) -> None:
         running = lab.up(config=ContainerConfig(env=["A=1"]))
-        result = running.exec("sh", "-c", "echo $A; ps | grep -c 'sleep 60'; exit 3")
-        assert (result["status"], result["code"], result["output"]) == (None, 3, "1\n2\n")
+        result = running.exec("sh", "-c", "echo $A; ps | grep -c ' sleep 60$'; exit 3")
+        assert (result["status"], result["code"], result["output"]) == (None, 3, "1\n1\n")
 
     def test_an_exec_of_a_missing_program_says_so_and_leaves_the_container_alone(self, lab: Lab) -> None:
         running = lab.up()

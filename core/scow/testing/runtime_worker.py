@@ -8,6 +8,7 @@ end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -89,7 +90,7 @@ def serve(module: Any) -> None:
         op, plan, tty = request["op"], request.get("plan"), bool(request.get("tty"))
         answer: dict[str, Any] = {}
         if op == "create":
-            init = Child(lambda ends: module.create(plan, ends, tty), tty)
+            init = Child(functools.partial(_call, module.create, plan, tty), tty)
             answer = {"pid": init.spawned.pid, "status": init.status()}
         elif op == "oom":
             answer = {"killed": module.oom_killed(plan)}
@@ -105,6 +106,10 @@ def serve(module: Any) -> None:
             answer = _exec(module, plan, init.spawned.pid, tty)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _call(create: Any, plan: Any, tty: bool, ends: tuple[int, int, int]) -> Any:
+    return create(plan, ends, tty)
 
 
 def _exec(module: Any, plan: Any, init_pid: int, tty: bool) -> dict[str, Any]:

@@ -187,9 +187,11 @@ class StorageContract:
 
     def test_a_whiteout_spares_what_its_own_layer_brings(self, driver: StorageDriver, look: Look) -> None:
         one = add(driver, "one", None, {"d/": None, "d/old": "1", "f": "1"})
-        for number, files in enumerate(
-            ({"d/": None, "d/new": "2", ".wh.d": ""}, {".wh.d": "", "d/": None, "d/new": "2"}), 2
-        ):
+        orders: list[FileTree] = [
+            {"d/": None, "d/new": "2", ".wh.d": ""},
+            {".wh.d": "", "d/": None, "d/new": "2"},
+        ]
+        for number, files in enumerate(orders, 2):
             key = add(driver, str(number), one, files)
             with look(driver.view(key)) as root:
                 assert names(root) == ["d", "d/new", "f"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from scow.errors import InvalidArgument, Unsupported
 from scow.ports import DriverContext
 from scow.ports.log import LogLimits, LogQuery
-
 from scow_log_local.reader import SegmentReader
 
 DEFAULT_MAX_BYTES = 20 * 1000 * 1000

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from scow.monitor import segments as seg
 from scow.ports.log import LogQuery
-
 from scow_log_local import start
 from scow_log_local.cursor import Cursor, Record
 from scow_log_local.frames import frame, frame_lines, prefix_lines, timestamp

@@ -118,7 +118,7 @@ class BridgeDriver:
             undo.callback(self._firewall.withdraw, ports)
             self._firewall.publish(ports, grant.address)
             undo.pop_all()
-        self._forget_udp(ports)
+        self._forget_udp(grant.address, ports)
         return Attachment(
             endpoint_id=endpoint.id,
             interface=interface.name,
@@ -140,9 +140,10 @@ class BridgeDriver:
         if live is not None and attachment.ip_address:
             live.pool.release(attachment.ip_address, veth)
         index = bridges.find(veth) if veth else 0
-        udp = any(port.protocol == "udp" for port in attachment.ports)
-        if index or udp:
-            self._later.run(_GRACE_S, partial(_clear, veth, index, attachment.ip_address if udp else ""))
+        if index:
+            self._later.run(_GRACE_S, partial(_clear, veth, index))
+        if any(port.protocol == "udp" for port in attachment.ports):
+            self._later.run(0, partial(conntrack.forget_answered, attachment.ip_address))
 
     def publish(self, network: Network, attachment: Attachment, ports: Sequence[PortBinding]) -> Attachment:
         """The endpoint's published ports are exactly *ports*, while it runs: those that it had already go on without a
@@ -163,7 +164,7 @@ class BridgeDriver:
         gone = [port for port in attachment.ports if port not in kept]
         self._firewall.withdraw(gone)
         self._ports.release(gone)
-        self._forget_udp([*added, *gone])
+        self._forget_udp(attachment.ip_address, added, gone)
         return replace(attachment, ports=(*kept, *added))
 
     def restore(self, networks: Sequence[Network], attachments: Sequence[tuple[Network, Attachment]]) -> list[str]:
@@ -187,10 +188,12 @@ class BridgeDriver:
         self._later.close()
         self._ports.close()
 
-    def _forget_udp(self, ports: Sequence[PortBinding]) -> None:
+    def _forget_udp(self, address: str, added: Sequence[PortBinding], gone: Sequence[PortBinding] = ()) -> None:
         """Senders of udp find the ports as they are now, in some 15 ms: sooner than a container can answer."""
-        if any(port.protocol == "udp" for port in ports):
-            self._later.run(0, partial(conntrack.forget_udp, ports))
+        if any(port.protocol == "udp" for port in added):
+            self._later.run(0, partial(conntrack.forget_strays, added))
+        if any(port.protocol == "udp" for port in gone):
+            self._later.run(0, partial(conntrack.forget_answered, address, gone))
 
     def _find(self, network: Network) -> _Live:
         live = self._live.get(network.id)
@@ -342,11 +345,9 @@ def mac_of(address: str) -> str:
     return "02:42:" + ipaddress.IPv4Address(address).packed.hex(":")
 
 
-def _clear(veth: str, index: int, udp_address: str) -> None:
-    """What a detached endpoint left is gone: its host interface, and tracked udp connections to *udp_address*."""
-    if udp_address:
-        conntrack.forget_udp_of(udp_address)
-    if index and bridges.find(veth) == index:
+def _clear(veth: str, index: int) -> None:
+    """The host interface of a detached endpoint is gone."""
+    if bridges.find(veth) == index:
         _delete(index)
 
 

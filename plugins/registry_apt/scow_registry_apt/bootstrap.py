@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from scow.errors import Unavailable
-
 from scow_registry_apt import chroot
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from scow.errors import NotFound, Unavailable
 from scow.oci import Descriptor
-
 from scow_registry_apt import busybox
 from scow_registry_apt.image import put_image
 from scow_registry_apt.index import DownloadFailed, PackageIndex
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from scow.ports.registry import Manifest
-
     from scow_registry_apt.sources import Mirror
 
     Tell = Callable[[str], None]

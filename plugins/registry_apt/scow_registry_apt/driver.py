@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import DriverUnusable, NotFound, ScowError, Unsupported
 from scow.oci import OCI_MANIFEST, Descriptor
-
 from scow_registry_apt.recipe import Recipe, recipe_of
 from scow_registry_apt.sources import read_mirror
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from scow.ports import DriverContext
     from scow.ports.registry import Credentials, Manifest
     from scow.reference import Reference
-
     from scow_registry_apt.builder import Builder
     from scow_registry_apt.sources import Mirror
 

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scow.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Platform
-
 from scow_registry_apt.known import DEFAULT_PATH, KNOWN, Known
 
 if TYPE_CHECKING:

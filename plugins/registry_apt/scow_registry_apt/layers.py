@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from isal import isal_zlib
+
 from scow.oci import OCI_LAYER_GZIP, Descriptor
 
 if TYPE_CHECKING:

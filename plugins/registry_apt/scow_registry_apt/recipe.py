@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scow.errors import NotFound
-
 from scow_registry_apt.known import KNOWN
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Recipe:
     @property
     def key(self) -> str:
         """Names the image among those kept; a file name. The leading package counts: it decides the command."""
-        return "_".join((self.suite, self.leading or "base", *self.packages))[:200]
+        name = "_".join((self.suite, self.leading or "base", *self.packages))
+        return name if len(name) <= 150 else f"{name[:80]}_{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def recipe_of(ref: Reference, distribution: str, host_suite: str) -> Recipe:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from scow.errors import Corrupt, NotFound
 from scow.oci import Descriptor, digest_of
 from scow.ports.registry import Manifest
-
 from scow_registry_apt.layers import Layer
 
 if TYPE_CHECKING:

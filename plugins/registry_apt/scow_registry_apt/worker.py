@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from isal import igzip
+
 from scow.errors import ScowError, Unavailable
 from scow.linux.syscalls import (
     CLONE_NEWIPC,
@@ -34,7 +35,6 @@ from scow.linux.syscalls import (
     prctl,
     unshare,
 )
-
 from scow_registry_apt import bootstrap, chroot
 from scow_registry_apt.index import INSTALL, DownloadFailed, PackageIndex
 from scow_registry_apt.layers import Layer, LayerWriter

@@ -9,8 +9,8 @@ from scow.errors import InvalidArgument, NotFound, ScowError, Unauthorized, Unav
 
 if TYPE_CHECKING:
     import requests
-    from scow.reference import Reference
 
+    from scow.reference import Reference
     from scow_registry_dockerhub.endpoints import Endpoint
 
 MANIFEST_LIMIT_BYTES = 4 << 20

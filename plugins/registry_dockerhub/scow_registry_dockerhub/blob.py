@@ -7,6 +7,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import urllib3.exceptions
+
 from scow.errors import ScowError, Unavailable
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     import requests
-    from scow.ports.registry import Credentials
 
+    from scow.ports.registry import Credentials
     from scow_registry_dockerhub.endpoints import Endpoint, Endpoints
 
 

@@ -12,17 +12,16 @@ from urllib.parse import urljoin, urlsplit
 from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupported
 from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from scow.ports.registry import Manifest
-
 from scow_registry_dockerhub.endpoints import Endpoints, login_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import requests
+
     from scow.ports import DriverContext
     from scow.ports.registry import Credentials
     from scow.reference import Reference
-
     from scow_registry_dockerhub.client import Client
     from scow_registry_dockerhub.endpoints import Endpoint
 

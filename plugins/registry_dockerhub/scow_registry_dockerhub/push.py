@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from scow.errors import ScowError, Unavailable
-
 from scow_registry_dockerhub.answers import Refused
 from scow_registry_dockerhub.client import Client, push_scope
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from scow.oci import Descriptor
     from scow.ports.registry import Credentials
-
     from scow_registry_dockerhub.endpoints import Endpoint
 
 ATTEMPTS = 3

@@ -13,7 +13,6 @@ from urllib.parse import urlencode, urlsplit
 
 from scow.errors import Unauthorized, Unavailable
 from scow.ports.registry import Credentials
-
 from scow_registry_dockerhub.answers import Refused, read_body
 from scow_registry_dockerhub.challenge import Challenge, parse_challenges
 

@@ -17,9 +17,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import requests.adapters
 import urllib3.exceptions
+
 from scow import __version__
 from scow.errors import Unavailable
-
 from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
 
 if TYPE_CHECKING:

@@ -90,6 +90,7 @@ class Index:
 
     def add(self, entry: Entry, made: str) -> None:
         """*entry* exists: its directory is *made*, renamed. Raises `Conflict` where its key is taken."""
+        check_key(entry.key)
         with self._lock:
             if entry.key in self._entries:
                 raise Conflict(f"snapshot {entry.key} already exists")
@@ -100,6 +101,7 @@ class Index:
 
     def replace(self, old: Entry, new: Entry) -> None:
         """*new* is there with what *old* held; *old* is gone. Raises `Conflict`, `NotFound`."""
+        check_key(new.key)
         with self._lock:
             if new.key in self._entries:
                 raise Conflict(f"snapshot {new.key} already exists")
