@@ -281,7 +281,7 @@ def _pax_records(data: bytes) -> dict[bytes, bytes]:
         space = data.find(b" ", position, position + 20)
         digits = data[position:space]
         end = position + int(digits) if space > 0 and digits.isdigit() else 0
-        if end <= space or end > len(data) or data[end - 1] != 0x0A:
+        if not position < space < end <= len(data) or data[end - 1] != 0x0A:
             raise InvalidArgument("malformed tar: a PAX record of wrong length")
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or not key:

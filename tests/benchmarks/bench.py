@@ -55,11 +55,20 @@ class Engine:
 
 def report(bench: str, engine: str, values: list[float], unit: str) -> None:
     ordered = sorted(values)
-    row = {"bench": bench, "engine": engine, "unit": unit, "n": len(ordered), "median": statistics.median(ordered),
-           "min": ordered[0], "max": ordered[-1]}
+    row = {
+        "bench": bench,
+        "engine": engine,
+        "unit": unit,
+        "n": len(ordered),
+        "median": statistics.median(ordered),
+        "min": ordered[0],
+        "max": ordered[-1],
+    }
     ROWS.append(row)
-    print(f"| {bench} | {engine} | {row['median']:.2f} | {ordered[0]:.2f} | {ordered[-1]:.2f} | {len(ordered)} | {unit} |",
-          flush=True)
+    print(
+        f"| {bench} | {engine} | {row['median']:.2f} | {ordered[0]:.2f} | {ordered[-1]:.2f} | {len(ordered)} | {unit} |",
+        flush=True,
+    )
 
 
 def rounds(bench: str, engines: list[Engine], n: int, one: Callable[[Engine], float], unit: str, scale: float) -> None:
@@ -167,11 +176,23 @@ def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace
 def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
     """output of 100-byte lines: detached into the log, and the logs command"""
     with _lines(options.log_mib, 100) as source:
+
         def detached(engine: Engine) -> float:
             engine(*engine.remove, "blog", check=False)
             begun = time.perf_counter()
-            engine("run", "-d", "--name", "blog", "--log-opt", "max-size=4g", "-v", f"{source}:/in:ro", "busybox", "cat",
-                   "/in")
+            engine(
+                "run",
+                "-d",
+                "--name",
+                "blog",
+                "--log-opt",
+                "max-size=4g",
+                "-v",
+                f"{source}:/in:ro",
+                "busybox",
+                "cat",
+                "/in",
+            )
             engine("wait", "blog")
             return options.log_mib / (time.perf_counter() - begun)
 
@@ -248,7 +269,9 @@ def main() -> None:
             name, _, command = text.partition("=")
             peer = Engine(name, shlex.split(command))
             if subprocess.run([*peer.argv, "image", "inspect", "busybox"], capture_output=True).returncode:
-                subprocess.run([*peer.argv, "import", "-c", "ENV PATH=/bin", "-", "busybox"], input=busybox_tar(), check=True)
+                subprocess.run(
+                    [*peer.argv, "import", "-c", "ENV PATH=/bin", "-", "busybox"], input=busybox_tar(), check=True
+                )
             engines.append(peer)
         print("| benchmark | engine | median | min | max | n | unit |\n|---|---|---|---|---|---|---|")
         for name in options.benches.split(","):

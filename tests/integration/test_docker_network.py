@@ -49,7 +49,9 @@ def test_a_published_port_is_reached_and_shown(daemon: Daemon) -> None:
         address = daemon.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web")
         assert "page" in fetch((address, 80))
         assert f"{shown}->80/tcp" in daemon.out("ps", "--format", "{{.Ports}}")
-        again = daemon.docker("run", "-d", "--name", "web2", "-p", f"127.0.0.1:{port}:80", "busybox", "true", check=False)
+        again = daemon.docker(
+            "run", "-d", "--name", "web2", "-p", f"127.0.0.1:{port}:80", "busybox", "true", check=False
+        )
         assert "port is already allocated" in again.stderr
     finally:
         daemon.docker("rm", "-f", "web", "web2", check=False)
@@ -59,9 +61,22 @@ def test_containers_reach_each_other_and_have_their_files(daemon: Daemon) -> Non
     daemon.out("run", "-d", "--name", "peer", "busybox", "sh", "-c", SERVE)
     try:
         address = daemon.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "peer")
-        out = daemon.out("run", "--rm", "--hostname", "me", "--dns", "192.0.2.1", "--dns-search", "example.org",
-                         "--add-host", "other:192.0.2.7", "busybox", "sh", "-c",
-                         f"wget -qO- http://{address}/; cat /etc/resolv.conf /etc/hosts; hostname")
+        out = daemon.out(
+            "run",
+            "--rm",
+            "--hostname",
+            "me",
+            "--dns",
+            "192.0.2.1",
+            "--dns-search",
+            "example.org",
+            "--add-host",
+            "other:192.0.2.7",
+            "busybox",
+            "sh",
+            "-c",
+            f"wget -qO- http://{address}/; cat /etc/resolv.conf /etc/hosts; hostname",
+        )
         assert "page" in out
         assert "nameserver 192.0.2.1" in out
         assert "search example.org" in out

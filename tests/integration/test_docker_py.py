@@ -43,8 +43,13 @@ def test_a_failing_container_raises_with_its_error_output(client: Any) -> None:
 
 def test_logs_exec_stats_and_stop(client: Any) -> None:
     container = client.containers.run(
-        "busybox", ["sh", "-c", "echo started; exec sleep 60"], detach=True, name="py", labels={"a": "b"},
-        mem_limit="32m", ports={"80/tcp": ("127.0.0.1", None)},
+        "busybox",
+        ["sh", "-c", "echo started; exec sleep 60"],
+        detach=True,
+        name="py",
+        labels={"a": "b"},
+        mem_limit="32m",
+        ports={"80/tcp": ("127.0.0.1", None)},
     )
     try:
         assert next(iter(container.logs(stream=True, follow=True))) == b"started\n"
@@ -77,8 +82,13 @@ def test_errors_have_their_types(client: Any) -> None:
 
 def test_volumes_images_and_networks(client: Any) -> None:
     volume = client.volumes.create("data", labels={"x": "y"})
-    out = client.containers.run("busybox", ["sh", "-c", "echo kept > /v/f; cat /v/f"], remove=True,
-                                volumes={"data": {"bind": "/v", "mode": "rw"}}, network_mode="none")
+    out = client.containers.run(
+        "busybox",
+        ["sh", "-c", "echo kept > /v/f; cat /v/f"],
+        remove=True,
+        volumes={"data": {"bind": "/v", "mode": "rw"}},
+        network_mode="none",
+    )
     assert out == b"kept\n"
     assert [v.name for v in client.volumes.list(filters={"label": "x=y"})] == ["data"]
     volume.remove()

@@ -31,8 +31,9 @@ def run(daemon: Daemon, *words: str) -> str:
 
 
 def test_output_and_exit_code_are_the_programs(daemon: Daemon) -> None:
-    done = daemon.docker("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7",
-                         check=False)
+    done = daemon.docker(
+        "run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7", check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
 
 
@@ -56,15 +57,21 @@ def test_an_unknown_image_gives_125_and_names_it(daemon: Daemon) -> None:
 
 
 def test_input_is_half_closed(daemon: Daemon) -> None:
-    done = daemon.docker("run", "--rm", "-i", "--network", "none", "busybox", "sh", "-c", "cat; echo end",
-                         input=b"one\ntwo\n")
+    done = daemon.docker(
+        "run", "--rm", "-i", "--network", "none", "busybox", "sh", "-c", "cat; echo end", input=b"one\ntwo\n"
+    )
     assert done.stdout == "one\ntwo\nend\n"
 
 
 def test_a_tty_has_the_clients_size_and_one_stream(daemon: Daemon) -> None:
     script = f"docker -H unix://{daemon.socket} run --rm -it --network none busybox sh -c 'tty; stty size'"
-    done = subprocess.run(["script", "-qec", f"stty rows 33 cols 99; {script}", "/dev/null"], capture_output=True,
-                          text=True, timeout=30, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["script", "-qec", f"stty rows 33 cols 99; {script}", "/dev/null"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+    )
     assert "/dev/pts/0" in done.stdout or "/dev/console" in done.stdout
     assert "33 99" in done.stdout
 
@@ -72,10 +79,31 @@ def test_a_tty_has_the_clients_size_and_one_stream(daemon: Daemon) -> None:
 def test_environment_user_workdir_and_hostname(daemon: Daemon, tmp_path: Path) -> None:
     env_file = tmp_path / "env"
     env_file.write_text("FROM_FILE=yes\n")
-    out = run(daemon, "-e", "A=b c", "--env-file", str(env_file), "-w", "/var", "--hostname", "box", "-u", "mail",
-              "--group-add", "77", "busybox", "sh", "-c", "echo $A $FROM_FILE; pwd; hostname; id; echo $HOME")
+    out = run(
+        daemon,
+        "-e",
+        "A=b c",
+        "--env-file",
+        str(env_file),
+        "-w",
+        "/var",
+        "--hostname",
+        "box",
+        "-u",
+        "mail",
+        "--group-add",
+        "77",
+        "busybox",
+        "sh",
+        "-c",
+        "echo $A $FROM_FILE; pwd; hostname; id; echo $HOME",
+    )
     assert out.splitlines() == [
-        "b c yes", "/var", "box", "uid=8(mail) gid=12(mail) groups=12(mail),77(extra)", "/home",
+        "b c yes",
+        "/var",
+        "box",
+        "uid=8(mail) gid=12(mail) groups=12(mail),77(extra)",
+        "/home",
     ]
 
 
@@ -95,8 +123,20 @@ def test_labels_names_and_inspect(daemon: Daemon) -> None:
 def test_volumes_binds_and_tmpfs(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("hello")
     out = run(
-        daemon, "-v", f"{tmp_path}:/bind:ro", "-v", "vol1:/etc", "--tmpfs", "/t:size=1m", "--mount",
-        "type=tmpfs,target=/t2", "--shm-size", "3m", "busybox", "sh", "-c",
+        daemon,
+        "-v",
+        f"{tmp_path}:/bind:ro",
+        "-v",
+        "vol1:/etc",
+        "--tmpfs",
+        "/t:size=1m",
+        "--mount",
+        "type=tmpfs,target=/t2",
+        "--shm-size",
+        "3m",
+        "busybox",
+        "sh",
+        "-c",
         "cat /bind/file; echo; touch /bind/x; ls /etc; df -k /t | tail -1 | awk '{print $2}';"
         "df -k /dev/shm | tail -1 | awk '{print $2}'",
     )
@@ -112,8 +152,23 @@ def test_an_anonymous_volume_goes_with_rm(daemon: Daemon) -> None:
 
 
 def test_limits_reach_the_cgroup(daemon: Daemon) -> None:
-    daemon.out("run", "-d", "--name", "limited", "--network", "none", "--memory", "64m", "--cpus", "0.5",
-               "--pids-limit", "20", "busybox", "sleep", "60")
+    daemon.out(
+        "run",
+        "-d",
+        "--name",
+        "limited",
+        "--network",
+        "none",
+        "--memory",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "20",
+        "busybox",
+        "sleep",
+        "60",
+    )
     try:
         pid = daemon.out("inspect", "-f", "{{.State.Pid}}", "limited")
         groups = Path(f"/proc/{pid}/cgroup").read_text()
@@ -138,8 +193,20 @@ def _limit_files(groups: str) -> Iterator[Path]:
 
 
 def test_out_of_memory_is_told(daemon: Daemon) -> None:
-    daemon.docker("run", "--name", "oom", "--network", "none", "--memory", "8m", "busybox", "sh", "-c",
-                  "x=$(yes 123456789 | head -c 60000000); echo ${#x}", check=False)
+    daemon.docker(
+        "run",
+        "--name",
+        "oom",
+        "--network",
+        "none",
+        "--memory",
+        "8m",
+        "busybox",
+        "sh",
+        "-c",
+        "x=$(yes 123456789 | head -c 60000000); echo ${#x}",
+        check=False,
+    )
     try:
         assert daemon.out("inspect", "-f", "{{.State.OOMKilled}}", "oom") == "true"
     finally:
@@ -147,8 +214,18 @@ def test_out_of_memory_is_told(daemon: Daemon) -> None:
 
 
 def test_security_options(daemon: Daemon) -> None:
-    status = run(daemon, "--cap-drop", "ALL", "--cap-add", "CHOWN", "--security-opt", "no-new-privileges", "busybox",
-                 "cat", "/proc/self/status")
+    status = run(
+        daemon,
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "CHOWN",
+        "--security-opt",
+        "no-new-privileges",
+        "busybox",
+        "cat",
+        "/proc/self/status",
+    )
     assert re.search(r"CapEff:\s+0000000000000001", status)
     assert re.search(r"NoNewPrivs:\s+1", status)
     assert re.search(r"Seccomp:\s+2", status)
@@ -166,8 +243,17 @@ def test_read_only_root_and_privileged(daemon: Daemon) -> None:
 
 def test_ulimits_sysctls_devices_and_init(daemon: Daemon) -> None:
     out = run(
-        daemon, "--ulimit", "nofile=100:200", "--sysctl", "net.ipv4.ip_default_ttl=99", "--device",
-        "/dev/zero:/dev/nought", "--init", "busybox", "sh", "-c",
+        daemon,
+        "--ulimit",
+        "nofile=100:200",
+        "--sysctl",
+        "net.ipv4.ip_default_ttl=99",
+        "--device",
+        "/dev/zero:/dev/nought",
+        "--init",
+        "busybox",
+        "sh",
+        "-c",
         "ulimit -n; cat /proc/sys/net/ipv4/ip_default_ttl; ls /dev/nought; echo $$",
     )
     lines = out.splitlines()
@@ -176,8 +262,20 @@ def test_ulimits_sysctls_devices_and_init(daemon: Daemon) -> None:
 
 
 def test_detached_logs_exec_top_and_stop(daemon: Daemon) -> None:
-    daemon.out("run", "-d", "--name", "job", "--network", "none", "--stop-timeout", "5", "busybox", "sh", "-c",
-               "trap 'echo bye; exit 3' TERM; echo started; while :; do sleep 0.1; done")
+    daemon.out(
+        "run",
+        "-d",
+        "--name",
+        "job",
+        "--network",
+        "none",
+        "--stop-timeout",
+        "5",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'echo bye; exit 3' TERM; echo started; while :; do sleep 0.1; done",
+    )
     try:
         deadline = time.monotonic() + 5
         while daemon.out("logs", "job") != "started" and time.monotonic() < deadline:
@@ -186,8 +284,9 @@ def test_detached_logs_exec_top_and_stop(daemon: Daemon) -> None:
         assert daemon.docker("exec", "job", "sh", "-c", "exit 9", check=False).returncode == 9
         assert daemon.docker("exec", "-i", "job", "cat", input=b"fed").stdout == "fed"
         assert daemon.docker("exec", "job", "nonsense", check=False).returncode == 127
-        assert "uid=8(mail)" in daemon.out("exec", "-u", "mail", "-w", "/tmp", "-e", "X=1", "job", "sh", "-c",
-                                           "id; test $PWD = /tmp && test $X = 1")
+        assert "uid=8(mail)" in daemon.out(
+            "exec", "-u", "mail", "-w", "/tmp", "-e", "X=1", "job", "sh", "-c", "id; test $PWD = /tmp && test $X = 1"
+        )
         daemon.out("exec", "-d", "job", "touch", "/tmp/detached")
         assert "sleep" in daemon.out("top", "job") or "sh" in daemon.out("top", "job")
         daemon.out("stop", "job")
@@ -202,8 +301,18 @@ def test_detached_logs_exec_top_and_stop(daemon: Daemon) -> None:
 
 
 def test_logs_follow_until_the_end(daemon: Daemon) -> None:
-    daemon.out("run", "-d", "--name", "counter", "--network", "none", "busybox", "sh", "-c",
-               "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done")
+    daemon.out(
+        "run",
+        "-d",
+        "--name",
+        "counter",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done",
+    )
     try:
         assert daemon.out("logs", "-f", "counter").split() == ["1", "2", "3", "4", "5"]
     finally:
@@ -223,8 +332,20 @@ def test_pause_and_unpause(daemon: Daemon) -> None:
 
 
 def test_restart_policy_on_failure_stops_after_its_count(daemon: Daemon) -> None:
-    daemon.out("run", "-d", "--name", "again", "--network", "none", "--restart", "on-failure:2", "busybox", "sh", "-c",
-               "echo run; exit 1")
+    daemon.out(
+        "run",
+        "-d",
+        "--name",
+        "again",
+        "--network",
+        "none",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        "echo run; exit 1",
+    )
     try:
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
@@ -255,10 +376,14 @@ def test_events_tell_the_life_of_a_container(daemon: Daemon) -> None:
     since = str(time.time())
     daemon.out("run", "--rm", "--name", "evt", "--network", "none", "busybox", "true")
     until = str(time.time() + 0.5)
-    lines = daemon.out("events", "--since", since, "--until", until, "--filter", "container=evt", "--format",
-                       "{{.Action}}")
+    lines = daemon.out(
+        "events", "--since", since, "--until", until, "--filter", "container=evt", "--format", "{{.Action}}"
+    )
     assert [line for line in lines.split() if line in ("create", "start", "die", "destroy")] == [
-        "create", "start", "die", "destroy",
+        "create",
+        "start",
+        "die",
+        "destroy",
     ]
 
 
@@ -274,9 +399,21 @@ def test_wait_and_ps_filters(daemon: Daemon) -> None:
 def test_a_signal_to_the_client_reaches_the_program(daemon: Daemon) -> None:
     assert DOCKER is not None
     client = subprocess.Popen(
-        [DOCKER, "-H", f"unix://{daemon.socket}", "run", "--rm", "--network", "none", "busybox", "sh", "-c",
-         "trap 'echo caught; exit 4' USR1; echo ready; while :; do sleep 0.1; done"],
-        stdout=subprocess.PIPE, text=True,
+        [
+            DOCKER,
+            "-H",
+            f"unix://{daemon.socket}",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 4' USR1; echo ready; while :; do sleep 0.1; done",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert client.stdout is not None
     assert client.stdout.readline() == "ready\n"

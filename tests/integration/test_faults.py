@@ -52,8 +52,18 @@ def test_containers_survive_a_killed_daemon(daemon: Daemon) -> None:
     port = free_port()
     serve = "mkdir /www; echo page > /www/index.html; httpd -f -p 80 -h /www"
     daemon.out("run", "-d", "--name", "web", "-p", f"127.0.0.1:{port}:80", "busybox", "sh", "-c", serve)
-    daemon.out("run", "-dt", "--name", "tty", "--network", "none", "busybox", "sh", "-c",
-               "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done")
+    daemon.out(
+        "run",
+        "-dt",
+        "--name",
+        "tty",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done",
+    )
     daemon.out("run", "-d", "--name", "short", "--network", "none", "busybox", "sh", "-c", "sleep 1; exit 5")
     assert eventually(lambda: "page" in fetch(port))
     pid = daemon.out("inspect", "-f", "{{.State.Pid}}", "tty")
@@ -90,8 +100,11 @@ def test_the_zygote_is_replaced(daemon: Daemon) -> None:
     daemon.out("run", "-d", "--name", "box", "--network", "none", "busybox", "sleep", "60")
     os.kill(zygote_of(daemon.pid), signal.SIGKILL)
     assert daemon.out("exec", "box", "echo", "still") == "still"
-    assert eventually(lambda: daemon.docker("run", "--rm", "--network", "none", "busybox", "echo", "new",
-                                            check=False).stdout == "new\n")
+    assert eventually(
+        lambda: (
+            daemon.docker("run", "--rm", "--network", "none", "busybox", "echo", "new", check=False).stdout == "new\n"
+        )
+    )
     daemon.out("stop", "-t", "1", "box")
 
 
@@ -125,7 +138,9 @@ def test_rm_waits_for_the_daemon_and_happens_then(daemon: Daemon) -> None:
 
 def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "scow.daemon", "--config", str(daemon.config_file)], capture_output=True, text=True,
+        [sys.executable, "-m", "scow.daemon", "--config", str(daemon.config_file)],
+        capture_output=True,
+        text=True,
         timeout=20,
     )
     assert done.returncode == 1
@@ -174,8 +189,9 @@ def test_a_taken_port_is_refused_and_nothing_is_left(shared: Daemon) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = shared.docker("run", "-d", "--name", "clash", "-p", f"127.0.0.1:{port}:80", "busybox", "true",
-                             check=False)
+        done = shared.docker(
+            "run", "-d", "--name", "clash", "-p", f"127.0.0.1:{port}:80", "busybox", "true", check=False
+        )
     assert done.returncode == 125
     assert f"Bind for 127.0.0.1:{port} failed: port is already allocated" in done.stderr
     record = json.loads(shared.out("inspect", "clash"))[0]
@@ -189,7 +205,9 @@ def test_a_broken_plugin_is_named_and_stops_nothing(tmp_path: Path) -> None:
     info = site / "broken_scow-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-scow\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[scow.storage]\nbroken = broken_scow:Driver\n[scow.plugins]\nb = broken_scow\n")
+    (info / "entry_points.txt").write_text(
+        "[scow.storage]\nbroken = broken_scow:Driver\n[scow.plugins]\nb = broken_scow\n"
+    )
     (site / "broken_scow.py").write_text("raise RuntimeError('broken on purpose')\n")
     environment = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(site)

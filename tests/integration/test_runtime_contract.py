@@ -1,4 +1,4 @@
-"""The conformance kit on the native runtime."""
+"""The conformance kit on the native runtime, with either version of control groups."""
 
 from __future__ import annotations
 
@@ -10,12 +10,33 @@ import pytest
 from scow.ports import DriverContext
 from scow.ports.runtime import Runtime
 from scow.testing.runtime import RuntimeContract
-from scow_runtime_native import NativeRuntime
+from scow_runtime_native import NativeRuntime, cgroups
+
+
+def context(tmp_path: Path) -> DriverContext:
+    return DriverContext("native", tmp_path / "state", tmp_path / "run", engine=f"test-{os.getpid()}")
 
 
 class TestNativeRuntime(RuntimeContract):
     @pytest.fixture
     def runtime(self, tmp_path: Path) -> Runtime:
-        return NativeRuntime(
-            DriverContext("native", tmp_path / "state", tmp_path / "run", engine=f"test-{os.getpid()}")
-        )
+        return NativeRuntime(context(tmp_path))
+
+
+class TestNativeRuntimeOnVersion2(RuntimeContract):
+    """Where the host also has version 2 mounted beside version 1: without controllers, but all the rest is real."""
+
+    @pytest.fixture
+    def hierarchies(self) -> cgroups.Hierarchies:
+        found = cgroups.detect_host()
+        if found.version != "hybrid":
+            pytest.skip("the host has not both versions: the other class tests the one it has")
+        return cgroups.Hierarchies({}, found.v2, found.v2_controllers)
+
+    @pytest.fixture
+    def has_limits(self, hierarchies: cgroups.Hierarchies) -> bool:
+        return {"memory", "pids"} <= hierarchies.v2_controllers
+
+    @pytest.fixture
+    def runtime(self, tmp_path: Path, hierarchies: cgroups.Hierarchies) -> Runtime:
+        return NativeRuntime(context(tmp_path), hierarchies)

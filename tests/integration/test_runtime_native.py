@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from scow.linux import syscalls
 from scow.ports import DriverContext
 from scow.testing.runtime import BUSYBOX, Lab, eventually
 from scow.types import ContainerConfig, DeviceMapping, HostConfig, Ulimit
-from scow_runtime_native import NativeRuntime, child
+from scow_runtime_native import NativeRuntime, cgroups, child, device_program
 
 pytestmark = [
     pytest.mark.root,
@@ -416,3 +418,27 @@ def test_a_cgroup_parent_of_the_users_choice_is_remembered(lab: Lab) -> None:
     assert lab.runtime.list() == []
     for folder in Path("/sys/fs/cgroup").glob(f"*/{parent}"):
         folder.rmdir()
+
+
+def test_the_device_program_of_version_2_holds_in_the_kernel_and_can_be_replaced(tmp_path: Path) -> None:
+    mount = cgroups.detect_host().v2
+    if mount is None:
+        pytest.skip("no cgroup2 is mounted")
+    group = Path(mount, f"scow-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        zero, null = {"type": "c", "major": 1, "minor": 5}, {"type": "c", "major": 1, "minor": 3}
+        script = f"echo 0 > {group}/cgroup.procs; head -c 1 /dev/zero | wc -c; (: < /dev/null) && echo 0 || echo 1"
+
+        def tried(rules: list[dict[str, Any]]) -> list[str]:
+            device_program.attach(str(group), rules)
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+            return done.stdout.split()
+
+        deny: dict[str, Any] = {"allow": False, "access": "rwm"}
+        assert tried([deny, {"allow": True, "access": "rw", **zero}]) == ["1", "1"]
+        assert tried([deny, {"allow": True, "access": "rw", **null}]) == ["0", "0"]
+        assert tried([{"allow": True, "access": "rwm"}]) == ["1", "0"]
+    finally:
+        assert eventually(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()

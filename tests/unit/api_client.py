@@ -97,6 +97,8 @@ def message(method: str, path: str, body: Any = None, headers: dict[str, str] | 
     """A request; *body* as JSON unless it is bytes."""
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "Host: docker", f"Content-Length: {len(data)}"]
+    if data and "Content-Type" not in (headers or {}):
+        lines.append("Content-Type: application/json")
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 

@@ -34,9 +34,7 @@ class Lab:
         self.made.append(monitor)
         return monitor
 
-    async def create(
-        self, monitor: MonitorConnection, *args: str, limits: LogLimits = LIMITS, **options: Any
-    ) -> None:
+    async def create(self, monitor: MonitorConnection, *args: str, limits: LogLimits = LIMITS, **options: Any) -> None:
         """Its process, set up: a shell command, or a program and its arguments."""
         plan = {"args": list(args) if len(args) > 1 else ["/bin/sh", "-c", args[0]], **options.pop("plan", {})}
         flags = {"tty": False, "open_stdin": False, "stdin_once": False, **options}

@@ -9,17 +9,21 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scow.api.call import Call
 from scow.api.routing import Route, Router
-from scow.api.server import listen, routes
+from scow.api.server import listen, routes, serve
 from scow.api.versions import split_version
-from scow.errors import Conflict, InvalidArgument, NotFound, ScowError
+from scow.config import TlsConfig
+from scow.errors import Conflict, InvalidArgument, NotFound, ScowError, Unsupported
 from scow.testing.fakes_daemon import FakeDaemon
-from tests.unit.api_client import Client
+from scow.testing.fakes_engine import FakeEngine
+from tests.unit.api_client import UPGRADE, Client
 
 SPEC = Path(__file__).parents[3] / "shared" / "specs" / "docker-engine-api.yaml"
 
@@ -137,6 +141,62 @@ def test_a_malformed_body_names_the_field(client: Client, body: bytes, message: 
     reply = client.post("/containers/create", body)
     assert reply.status == 400
     assert message in reply.json["message"]
+
+
+def test_a_body_that_is_not_declared_as_json_is_refused(client: Client) -> None:
+    reply = client.post("/containers/create", {"Image": "busybox"}, {"Content-Type": "text/plain"})
+    assert reply.status == 400
+    assert "must be 'application/json'" in reply.json["message"]
+
+
+def test_a_client_that_waits_for_the_continue_gets_it(client: Client) -> None:
+    body = b'{"Image": "busybox"}'
+    with client.connected() as sock:
+        head = f"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body)}\r\n"
+        sock.sendall(head.encode() + b"Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n")
+        assert sock.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 201 Created\r\n")
+
+
+def test_the_end_of_the_daemon_ends_streams_at_once_and_removes_the_socket(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path) as daemon:
+        client = Client(daemon)
+        container = client.run("sleep", "60")
+        requests = (
+            ("POST", f"/containers/{container}/wait", None),
+            ("GET", "/events", None),
+            ("POST", f"/containers/{container}/attach?stream=1&stdout=1", UPGRADE),
+        )
+        stack = ExitStack()
+        opened = [stack.enter_context(client.opened(method, path, None, more)) for method, path, more in requests]
+        begun = time.monotonic()
+    with stack:
+        assert time.monotonic() - begun < 1
+        assert [sock.recv(100) for _, sock in opened] == [b"", b"", b""]
+    assert not (tmp_path / "scow.sock").exists()
+
+
+def test_the_socket_of_a_successor_is_not_removed(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path):
+        (tmp_path / "scow.sock").unlink()
+        listen(f"unix://{tmp_path}/scow.sock").close()
+    assert (tmp_path / "scow.sock").is_socket()
+
+
+def test_tls_that_is_configured_is_not_served_as_plain_tcp(tmp_path: Path) -> None:
+    class Secured(FakeDaemon):
+        async def _open(self) -> FakeEngine:
+            engine = FakeEngine(tmp_path)
+            engine.config = replace(engine.config, tls=TlsConfig(ca=tmp_path / "ca.pem"))
+            self._runners = []
+            await serve(engine.typed, ["tcp://127.0.0.1:0"])
+            return engine
+
+    daemon = Secured(tmp_path)
+    with pytest.raises(Unsupported, match="TLS is not served"):
+        daemon.__enter__()
+    daemon.__exit__()
 
 
 def test_nulls_in_a_body_stand_for_the_default(client: Client) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from scow import config
 from scow.config import DEFAULT_DRIVERS, PARSERS, SECTIONS, VARIABLES, Config, RegistryConfig, flag_name, load
 from scow.errors import InvalidArgument, NotFound, Unavailable

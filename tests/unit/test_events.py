@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from scow import events as events_module
 from scow.engine.model import Event
 from scow.errors import InvalidArgument, Unavailable

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from scow import host as host_module
 from scow.config import Config, PluginsConfig
 from scow.errors import (

@@ -13,10 +13,10 @@ from image_kit import Kit, run
 from scow.engine.model import Container, ContainerState, Image
 from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.reference import Reference
-from scow.testing.fakes_registry import make_image, make_tar
+from scow.testing.fakes_registry import FileTree, make_image, make_tar
 from scow.types import ContainerConfig, CreateRequest, HostConfig
 
-FILES = {"bin/": None, "bin/sh": "#!", "data": "x" * 5000}
+FILES: FileTree = {"bin/": None, "bin/sh": "#!", "data": "x" * 5000}
 
 
 async def brought(kit: Kit, name: str = "nginx", **options: Any) -> Image:

@@ -13,10 +13,10 @@ from scow.errors import Corrupt, InvalidArgument, NotFound, ScowError, Unavailab
 from scow.oci import Platform, chain_ids, digest_of
 from scow.ports.registry import Credentials
 from scow.reference import Reference
-from scow.testing.fakes_registry import SmallImage, make_image
+from scow.testing.fakes_registry import FileTree, SmallImage, make_image
 
-BASE = {"etc/": None, "etc/passwd": "root:x:0:0", "bin/sh": "#!"}
-BIG = {f"file{n}": bytes([n]) * 70000 for n in range(10)}
+BASE: FileTree = {"etc/": None, "etc/passwd": "root:x:0:0", "bin/sh": "#!"}
+BIG: FileTree = {f"file{n}": bytes([n]) * 70000 for n in range(10)}
 
 
 def image(*layers: Any, **options: Any) -> SmallImage:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from scow.errors import Conflict, Unavailable
 from scow.lock import DataRootLock
 

@@ -161,7 +161,7 @@ def unpack(data: bytes) -> dict[str, tarfile.TarInfo]:
         return {member.name: member for member in tar}
 
 
-def write(fill: str, folder: Path, **options: bool) -> tuple[bytes, Layer]:
+def write(fill: str, folder: Path, **options: Path) -> tuple[bytes, Layer]:
     out = io.BytesIO()
     writer = LayerWriter(out)
     getattr(writer, fill)(folder, **options)
@@ -186,6 +186,19 @@ def test_a_tree_is_written_sorted_with_modes_links_and_both_digests(tmp_path: Pa
     assert layer.descriptor.digest == "sha256:" + hashlib.sha256(data).hexdigest()
     assert layer.descriptor.size_bytes == len(data)
     assert layer.diff_id == "sha256:" + hashlib.sha256(gzip.decompress(data)).hexdigest()
+
+
+@pytest.mark.root
+def test_the_upper_directory_of_an_overlay_becomes_whiteouts(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    for folder in (lower / "hidden", upper / "hidden", upper / "new"):
+        folder.mkdir(parents=True)
+    os.mknod(upper / "gone", 0o020000, os.makedev(0, 0))
+    for folder in (upper / "hidden", upper / "new"):
+        os.setxattr(folder, "trusted.overlay.opaque", b"y")
+    members = unpack(write("tree", upper, lower=lower)[0])
+    assert list(members) == [".wh.gone", "hidden", "hidden/.wh..wh..opq", "new"]
+    assert all(member.isreg() for name, member in members.items() if ".wh." in name)
 
 
 def test_the_same_tree_gives_the_same_layer(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from scow.engine.model import Event
 from scow.errors import Conflict, Corrupt, Unavailable, Unsupported
 from scow.schema import APPLICATION_ID, MIGRATIONS, VERSION, backup_path, migrate

@@ -6,6 +6,7 @@ import time
 from typing import NoReturn
 
 import pytest
+
 from scow import workers
 from scow.errors import NotFound, PluginError, Unavailable
 from scow.workers import Pool

@@ -82,8 +82,15 @@ class Call:
             raise InvalidArgument(f"invalid filter: {text!r}", hint='expected {"name":["value"]}') from None
 
     async def body(self, model: type[M]) -> M:
-        """The request's JSON body as *model*; an empty body gives its defaults. Raises `InvalidArgument`."""
-        return decode(await self.request.read(), model)
+        """The request's JSON body as *model*; an empty body gives its defaults. Raises `InvalidArgument`.
+
+        As in Docker a body must be declared as JSON: what a web page can make a browser send without asking is not.
+        """
+        body = await self.request.read()
+        declared = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if body and declared != "application/json":
+            raise InvalidArgument(f"unsupported Content-Type header ({declared}): must be 'application/json'")
+        return decode(body, model)
 
     def credentials(self) -> Credentials | None:
         """What ``X-Registry-Auth`` holds (base64url JSON); None where it names nobody. Raises `InvalidArgument`."""

@@ -39,7 +39,7 @@ class EarlyHandler(web.RequestHandler):
             return
         if self._partial:
             data, self._partial = self._partial + data, b""
-        elif not data.startswith(_START) or self._request_in_progress or self._messages:
+        elif not (self._idle and _may_start(data)):
             super().data_received(data)
             return
         end = _end_of_request(data)
@@ -52,6 +52,11 @@ class EarlyHandler(web.RequestHandler):
             super().data_received(data[:end])
             if end < len(data):
                 self._hold(data[end:])
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the next byte is of another request (and not of the body of one)."""
+        return self._waiter is not None and not self._waiter.done()
 
     def _hold(self, data: bytes) -> None:
         if self._held is not None:
@@ -97,6 +102,10 @@ class EarlyServer(web.Server):
     def __call__(self) -> EarlyHandler:
         """The protocol of a new connection."""
         return EarlyHandler(self, loop=self._loop, **self._kwargs)
+
+
+def _may_start(data: bytes) -> bool:
+    return data.startswith(_START) or _START.startswith(data)
 
 
 def _end_of_request(data: bytes) -> int | None:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import stat
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,32 +43,58 @@ def routes() -> list[Route]:
     return [route for group in groups for route in group.ROUTES]
 
 
-def make_app(engine: Engine, extra: Iterable[Route] = ()) -> web.Server:
-    """The aiohttp server that answers for *engine*; *extra* routes (of plugins) come after the API's own.
+class Runner(web.ServerRunner):
+    """The API of one engine while it is served; `cleanup` ends it: streams at once, changes within `SHUTDOWN_S`."""
 
-    aiohttp's low-level server: its `Application` would add its own routing to each request. Must be called in the
-    event loop that serves.
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__(make_app(dispatcher), shutdown_timeout=SHUTDOWN_S)
+        self._dispatcher = dispatcher
+        self._bound: list[tuple[str, os.stat_result]] = []
+
+    async def add(self, host: str) -> None:
+        """The API is served at *host*, too; see `listen` for its forms and errors."""
+        sock = listen(host)
+        if sock.family == socket.AF_UNIX and host.startswith("unix:"):
+            path = host.removeprefix("unix://")
+            self._bound.append((path, os.stat(path)))
+        await web.SockSite(self, sock, backlog=BACKLOG).start()
+
+    async def shutdown(self) -> None:
+        """Part of `cleanup`."""
+        self._dispatcher.stop()
+
+    async def cleanup(self) -> None:
+        """Nothing is served any more, and the sockets in the filesystem are gone (but not another daemon's)."""
+        await super().cleanup()
+        for path, made in self._bound:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(path), made):
+                    os.unlink(path)
+
+
+def make_app(dispatcher: Dispatcher) -> web.Server:
+    """The aiohttp server of *dispatcher*; must be called in the event loop that serves.
+
+    aiohttp's low-level server: its `Application` would add its own routing to each request.
     """
-    dispatcher = Dispatcher(engine, Router.of([*routes(), *extra]))
     make_request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES)
     return EarlyServer(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
 
 
-async def serve(engine: Engine, hosts: Sequence[str], extra: Iterable[Route] = ()) -> list[web.ServerRunner]:
+async def serve(engine: Engine, hosts: Sequence[str], extra: Iterable[Route] = ()) -> list[Runner]:
     """The API is served at *hosts* (``unix:///path``, ``tcp://127.0.0.1:2375``, ``fd://3``) until each runner answered
-    is cleaned up (``await runner.cleanup()``).
+    is cleaned up (``await runner.cleanup()``). *extra* routes (of plugins) come after the API's own.
 
     Raises `InvalidArgument` for an address that is not served, `Conflict` where another process listens there,
     `Unsupported` for TCP where TLS is configured: plain TCP must not stand in for it.
     """
     if engine.config.tls != TlsConfig() and any(host.startswith("tcp:") for host in hosts):
         raise Unsupported("TLS is not served by this version of scow", hint="remove tls or the tcp:// hosts")
-    app = make_app(engine, extra)
-    runner = web.ServerRunner(app, shutdown_timeout=SHUTDOWN_S)
+    runner = Runner(Dispatcher(engine, Router.of([*routes(), *extra])))
     await runner.setup()
     try:
         for host in hosts:
-            await web.SockSite(runner, listen(host), backlog=BACKLOG).start()
+            await runner.add(host)
     except BaseException:
         await runner.cleanup()
         raise

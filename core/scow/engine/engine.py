@@ -24,6 +24,7 @@ from scow.state import State
 
 if TYPE_CHECKING:
     from scow.config import Config
+    from scow.engine.model import Container
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class Engine:
     system: System
     zygote: Zygote
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, host: PluginHost | None = None) -> None:
         self.config = config
-        self.host = PluginHost(config)
+        self.host = host or PluginHost(config)
         self.drivers = Drivers(self.host)
         self.ready = asyncio.Event()
         self.repaired: list[str] = []
@@ -90,7 +91,7 @@ class Engine:
         self.ready.set()
         self.containers.spawn(reconcile.boot())
 
-    def _image_users(self, image_id: str) -> list[object]:
+    def _image_users(self, image_id: str) -> list[Container]:
         return [record for record in self.containers.records() if record.image_id == image_id]
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from scow.engine.launch import Launch, tear_down
 from scow.engine.live import WaitResult
 from scow.engine.model import ContainerState
 from scow.engine.signals import parse_signal
-from scow.errors import CannotRun, CommandNotFound, Conflict, NotModified, ScowError
+from scow.errors import CannotRun, CommandNotFound, Conflict, NotModified, ScowError, Unavailable
 from scow.ports import RUNTIME
 from scow.state import CloseIntent, OpenIntent, Put
 
@@ -193,7 +193,7 @@ class Lifecycle:
         if live.record.state.status == "paused":
             await self.unpause(live)
         number = parse_signal(signal or config.stop_signal or "TERM")
-        await self.signal(live, number)
+        await self._signal_unless_ending(live, number)
         try:
             await asyncio.wait_for(live.ended.wait(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
@@ -215,7 +215,7 @@ class Lifecycle:
         live.stop_wanted = True
         if live.record.state.status == "paused":
             await self.unpause(live)
-        await self.signal(live, parse_signal("KILL"))
+        await self._signal_unless_ending(live, parse_signal("KILL"))
         try:
             await asyncio.wait_for(live.ended.wait(), KILL_TIMEOUT_S)
         except TimeoutError:
@@ -224,6 +224,13 @@ class Lifecycle:
                 RUNTIME, runtime, "signal_all", lambda d: d.signal_all(live.record.id, parse_signal("KILL"))
             )
             await asyncio.wait_for(live.ended.wait(), KILL_TIMEOUT_S)
+
+    async def _signal_unless_ending(self, live: Live, number: int) -> None:
+        """As `signal`; a run that ends at this moment needs none."""
+        try:
+            await self.signal(live, number)
+        except (Conflict, Unavailable) as error:
+            log.debug("container %s is ending: %s", live.record.id[:12], error)
 
     async def signal(self, live: Live, number: int) -> None:
         """The init got signal *number*; raises `Conflict` when there is none."""

@@ -68,10 +68,12 @@ class Networks:
 
     async def _restore(self, driver: str, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
         mine = [record.network for record in self._records.values() if record.network.driver == driver]
-        made = await self._drivers.call(NETWORK, driver, "create", lambda d: [d.create(network) for network in mine])
-        for before, after in zip(mine, made, strict=True):
+        new = [network for network in mine if not network.subnets]  # the others are made by the driver's `restore`
+        made = await self._drivers.call(NETWORK, driver, "create", lambda d: [d.create(network) for network in new])
+        for before, after in zip(new, made, strict=True):
             if before != after:
                 await self._save(msgspec.structs.replace(self._records[after.id], network=after))
+        made = [self._records[network.id].network for network in mine]
         known = {network.id: network for network in made}
         held = [(known[key], attachment) for key, attachment in attachments if key in known]
         repaired: list[str] = await self._drivers.call(NETWORK, driver, "restore", lambda d: d.restore(made, held))

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from scow.monitor import loop as ev
 
 if TYPE_CHECKING:
-    import socket
-
     from scow.monitor.streams import Stdio
 
 FRAME = struct.Struct("!BxxxI")
@@ -27,12 +25,11 @@ class Attacher:
     """A client of *stdio*. *backlog* is output that its socket did not take: while there is any, the streams that the
     client wants are not read, so that nothing is lost and nothing piles up."""
 
-    __slots__ = ("_stdio", "_sock", "_fd", "streams", "stdin", "backlog", "_early", "_half_closed", "_ending", "_mask")
+    __slots__ = ("_stdio", "_fd", "streams", "stdin", "backlog", "_early", "_half_closed", "_ending", "_mask")
 
-    def __init__(self, stdio: Stdio, sock: socket.socket, stdin: bool, streams: tuple[int, ...], early: bytes) -> None:
+    def __init__(self, stdio: Stdio, fd: int, stdin: bool, streams: tuple[int, ...], early: bytes) -> None:
         self._stdio = stdio
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = fd
         self.streams = streams
         self.stdin = stdin
         self.backlog: list[memoryview] = []
@@ -84,7 +81,7 @@ class Attacher:
         """The socket is closed; the streams that waited for this client go on."""
         if self._fd >= 0:
             self._stdio.loop.unwatch(self._fd)
-            self._sock.close()
+            os.close(self._fd)
             self._fd = -1
             self.backlog = []
             self._stdio.left(self)
@@ -152,9 +149,9 @@ class Attacher:
         self.backlog = []
         self.streams = ()
         if self.stdin and not self._half_closed:
-            self._stdio.orphaned(self, Leftover(self._sock, self._early))
+            self._stdio.orphaned(self, Leftover(self._fd, self._early))
         else:
-            self._sock.close()
+            os.close(self._fd)
         self._fd = -1
         self._stdio.left(self)
 
@@ -162,10 +159,10 @@ class Attacher:
 class Leftover:
     """What a client that is gone had sent: read on as the process takes it."""
 
-    __slots__ = ("_sock", "_early")
+    __slots__ = ("_fd", "_early")
 
-    def __init__(self, sock: socket.socket, early: bytes) -> None:
-        self._sock = sock
+    def __init__(self, fd: int, early: bytes) -> None:
+        self._fd = fd
         self._early = early
 
     def move(self, takes_input: Callable[[], bool], give: Callable[[bytes], None]) -> bool:
@@ -174,15 +171,15 @@ class Leftover:
             data, self._early = self._early, b""
             if not data:
                 try:
-                    data = os.read(self._sock.fileno(), _INPUT_BYTES)
+                    data = os.read(self._fd, _INPUT_BYTES)
                 except OSError:
                     data = b""
             if not data:
-                self._sock.close()
+                os.close(self._fd)
                 return True
             give(data)
         return False
 
     def close(self) -> None:
         """It is dropped."""
-        self._sock.close()
+        os.close(self._fd)

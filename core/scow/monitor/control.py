@@ -1,8 +1,12 @@
-"""Control connections of a monitor: messages in, answers and events out, never blocking."""
+"""Control connections of a monitor: messages in, answers and events out, never blocking.
+
+Bare descriptors, here and in `scow.monitor.attach`: a ``socket`` object made after the fork costs 80 pages (measured),
+because its module and ``enum`` with it are written to by reference counts.
+"""
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,24 +17,25 @@ _RECEIVE_BYTES = 64 << 10
 
 
 class Connection:
-    """One client of the monitor (a scowd). *handle* gets its requests; *closed* hears when it goes."""
+    """One client of the monitor (a scowd) on the socket *fd*, which it owns. *handle* gets its requests; *closed* hears
+    when it goes."""
 
     def __init__(
         self,
         loop: ev.Loop,
-        sock: socket.socket,
+        fd: int,
         handle: Callable[[Connection, Message], None],
         closed: Callable[[Connection], None],
     ) -> None:
-        sock.setblocking(False)
+        os.set_blocking(fd, False)
         self._loop = loop
-        self._sock = sock
+        self._fd = fd
         self._handle = handle
         self._closed = closed
         self._decoder = Decoder()
         self._out = b""
         self.open = True
-        loop.watch(sock.fileno(), ev.IN, self._ready)
+        loop.watch(fd, ev.IN, self._ready)
 
     @property
     def flushed(self) -> bool:
@@ -44,14 +49,14 @@ class Connection:
         data = encode(message)
         if not self._out:
             try:
-                data = data[self._sock.send(data) :]
+                data = data[os.write(self._fd, data) :]
             except BlockingIOError:
                 pass
             except OSError:
                 return  # gone: epoll tells it
         if data:
             self._out += data
-            self._loop.change(self._sock.fileno(), ev.IN | ev.OUT)
+            self._loop.change(self._fd, ev.IN | ev.OUT)
 
     def answer(self, seq: Any, result: Message) -> None:
         """The request *seq* succeeded."""
@@ -61,19 +66,19 @@ class Connection:
         """The request *seq* failed."""
         self.send({"seq": seq, "error": {"message": message, "kind": kind, "errno": errno}})
 
-    def detach(self) -> tuple[socket.socket, bytes]:
-        """The socket is no control connection any more: it, and the bytes that followed the last message."""
-        self._loop.unwatch(self._sock.fileno())
+    def detach(self) -> tuple[int, bytes]:
+        """The descriptor is no control connection any more: it, and the bytes that followed the last message."""
+        self._loop.unwatch(self._fd)
         self.open = False
         self._closed(self)
-        return self._sock, self._decoder.rest()
+        return self._fd, self._decoder.rest()
 
     def close(self) -> None:
         """The connection is closed; not an error, scowd may just have died."""
         if self.open:
             self.open = False
-            self._loop.unwatch(self._sock.fileno())
-            self._sock.close()
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
             self._closed(self)
 
     def _ready(self, events: int) -> None:
@@ -84,19 +89,19 @@ class Connection:
 
     def _flush(self) -> bool:
         try:
-            self._out = self._out[self._sock.send(self._out) :]
+            self._out = self._out[os.write(self._fd, self._out) :]
         except BlockingIOError:
             return True
         except OSError:
             self.close()
             return False
         if not self._out:
-            self._loop.change(self._sock.fileno(), ev.IN)
+            self._loop.change(self._fd, ev.IN)
         return True
 
     def _receive(self) -> None:
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            data = os.read(self._fd, _RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:

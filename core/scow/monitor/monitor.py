@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class Monitor:
-    """One container. *listener* and *control* are its listening socket and its first control connection."""
+    """One container. *listener* is its listening socket, *name* in *run_directory*."""
 
     def __init__(self, container_id: str, run_directory: str, name: str, listener: socket.socket) -> None:
         self.id = container_id
@@ -63,9 +63,9 @@ class Monitor:
         self._ticks = start_ticks(os.getpid())
         self.loop.watch(listener.fileno(), ev.IN, self._accept)
 
-    def add_control(self, sock: socket.socket) -> None:
-        """*sock* is one more control connection."""
-        self._connections.append(Connection(self.loop, sock, self._handle, self._left))
+    def add_control(self, fd: int) -> None:
+        """The socket *fd* is one more control connection."""
+        self._connections.append(Connection(self.loop, fd, self._handle, self._left))
 
     def serve(self) -> None:
         """Returns when the monitor has nothing left to do."""
@@ -85,7 +85,7 @@ class Monitor:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            self.add_control(sock)
+            self.add_control(sock.detach())
 
     def _left(self, connection: Connection) -> None:
         self._connections.remove(connection)
@@ -177,8 +177,8 @@ class Monitor:
     def _attach(self, connection: Connection, message: Message) -> None:
         stdio = self._stdio(message)
         connection.answer(message.get("seq"), {"tty": stdio.tty})
-        sock, early = connection.detach()
-        stdio.attach(sock, bool(message.get("stdin")), bool(message.get("stdout")), bool(message.get("stderr")), early)
+        fd, early = connection.detach()
+        stdio.attach(fd, bool(message.get("stdin")), bool(message.get("stdout")), bool(message.get("stderr")), early)
 
     def _resize(self, _connection: Connection, message: Message) -> Message:
         self._stdio(message).resize(int(message["rows"]), int(message["cols"]))
@@ -387,7 +387,7 @@ def collect() -> None:
     gc.collect()
 
 
-def run(container_id: str, run_directory: str, name: str, listener: socket.socket, control: socket.socket) -> None:
+def run(container_id: str, run_directory: str, name: str, listener: socket.socket, control: int) -> None:
     """The life of a monitor, in the process that the zygote forked for it."""
     syscalls.set_name(b"scow:" + container_id[:10].encode())
     monitor = Monitor(container_id, run_directory, name, listener)

@@ -65,11 +65,11 @@ class Rehearsal:
         self._monitor = Monitor("rehearsal", directory, NAME, listen(directory_fd, NAME))
         self._ours, theirs = socket.socketpair()
         self._decoder = Decoder()
-        self._monitor.add_control(theirs)
+        self._monitor.add_control(theirs.detach())
         self._monitor.loop.watch(self._ours.fileno(), ev.IN, self._heard)
         self._client, theirs = socket.socketpair()
         self._client.sendall(encode({"op": "attach", "seq": 1, "stdin": True, "stdout": True, "stderr": True}))
-        self._monitor.add_control(theirs)
+        self._monitor.add_control(theirs.detach())
 
     def play(self) -> None:
         """From hello to the exit, with an exec, a client and a log."""

@@ -12,14 +12,10 @@ import os
 import struct
 import termios
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from scow.monitor import loop as ev
 from scow.monitor.attach import Attacher, Leftover
 from scow.monitor.segments import STDERR, STDOUT, SegmentWriter, waiting
-
-if TYPE_CHECKING:
-    import socket
 
 PIPE_BYTES = 1 << 20
 READ_BYTES = 128 << 10
@@ -222,10 +218,10 @@ class Stdio:
 
     # -- clients
 
-    def attach(self, sock: socket.socket, stdin: bool, stdout: bool, stderr: bool, early: bytes = b"") -> None:
-        """The client behind *sock* sees the streams it wants from here on, and gives input when *stdin*."""
+    def attach(self, fd: int, stdin: bool, stdout: bool, stderr: bool, early: bytes = b"") -> None:
+        """The client behind the socket *fd* sees the streams it wants from here on, and gives input when *stdin*."""
         streams = tuple(stream for stream, wanted in ((STDOUT, stdout), (STDERR, stderr)) if wanted)
-        attacher = Attacher(self, sock, stdin, streams, early)
+        attacher = Attacher(self, fd, stdin, streams, early)
         self._attachers.append(attacher)
         if stdin and self._first is None:
             self._first = attacher

@@ -109,8 +109,7 @@ class Zygote:
             self._sock.close()
             for fd in (self._wake_read, self._wake_write, self._directory_fd):
                 os.close(fd)
-            control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, control_fd)
-            monitor.run(container_id, self._directory, name, listener, control)
+            monitor.run(container_id, self._directory, name, listener, control_fd)
             status = 0
         except BaseException:  # noqa: BLE001  (the last line of a process: nothing may run on as the zygote)
             sys.excepthook(*sys.exc_info())

@@ -228,6 +228,11 @@ class RuntimeContract:
         raise NotImplementedError("override the runtime fixture")
 
     @pytest.fixture
+    def has_limits(self) -> bool:
+        """Whether memory and processes can be limited on this host."""
+        return True
+
+    @pytest.fixture
     def lab(self, runtime: Runtime, tmp_path: Path) -> Iterator[Lab]:
         """Containers that are gone after the test."""
         runtime.check()
@@ -317,7 +322,9 @@ class RuntimeContract:
         result = lab.up().exec("sh", "-c", "id -u; pwd", user="web", working_dir="/tmp")
         assert result["output"] == "33\n/tmp\n"
 
-    def test_limits_hold_and_can_be_changed_live(self, lab: Lab) -> None:
+    def test_limits_hold_and_can_be_changed_live(self, lab: Lab, has_limits: bool) -> None:
+        if not has_limits:
+            pytest.skip("this host cannot limit memory and processes")
         running = lab.up(host=HostConfig(memory=64 << 20, pids_limit=20))
         first = lab.runtime.stats(running.id)
         lab.runtime.update(running.id, {"memory": {"limit": 32 << 20}, "pids": {"limit": 10}})
@@ -325,7 +332,9 @@ class RuntimeContract:
         assert [sample["memory_stats"].get("limit") for sample in (first, second)] == [64 << 20, 32 << 20]
         assert [sample["pids_stats"].get("limit") for sample in (first, second)] == [20, 10]
 
-    def test_a_kill_for_want_of_memory_is_known(self, lab: Lab) -> None:
+    def test_a_kill_for_want_of_memory_is_known(self, lab: Lab, has_limits: bool) -> None:
+        if not has_limits:
+            pytest.skip("this host cannot limit memory and processes")
         running = lab.up("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1", host=HostConfig(memory=8 << 20))
         assert running.wait()[0] == -signal.SIGKILL
         assert lab.runtime.oom_killed(running.id) and running.ask("oom", plan=running.plan)["killed"]

@@ -91,21 +91,22 @@ class LayerWriter:
         info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
         self.tar.addfile(info)
 
-    def tree(self, root: Path, *, overlay_upper: bool = False) -> None:
+    def tree(self, root: Path, *, lower: Path | None = None) -> None:
         """Everything below *root*, sorted, with numeric owners, hard links and capabilities.
 
-        With *overlay_upper*, *root* is the upper directory of an overlay: its whiteouts and opaque directories become
-        those of image-spec layer.md.
+        With *lower*, *root* is the upper directory of an overlay on it: whiteouts and opaque directories become those
+        of image-spec layer.md. (The kernel marks every new directory opaque; only those that hide something count.)
         """
         inodes: dict[tuple[int, int], str] = {}
         for relative, entry in _walk(str(root), ""):
             info = entry.stat(follow_symlinks=False)
-            if overlay_upper and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+            if lower is not None and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
                 folder, _, name = relative.rpartition("/")
                 self.file(f"{folder}/.wh.{name}".lstrip("/"), b"")
                 continue
             self._add(relative, entry.path, info, inodes)
-            if overlay_upper and stat.S_ISDIR(info.st_mode) and _is_opaque(entry.path):
+            hides = lower is not None and stat.S_ISDIR(info.st_mode) and (lower / relative).is_dir()
+            if hides and _is_opaque(entry.path):
                 self.file(f"{relative}/.wh..wh..opq", b"")
 
     def _add(self, relative: str, path: str, info: os.stat_result, inodes: dict[tuple[int, int], str]) -> None:

@@ -89,10 +89,11 @@ def build(plan: Plan, tell: Callable[[str], None]) -> Layer:
     if plan.tmpfs_bytes:
         mount("scow-apt", str(work), "tmpfs", MS_NOSUID, f"size={plan.tmpfs_bytes},mode=0700")
     index = PackageIndex(Path(plan.index), plan.suite, plan.sources)
-    root = work / "root"
+    root, lower = work / "root", None
     root.mkdir(mode=0o755)
     if plan.base:
-        tree = _over_base(work, root, Path(plan.base))
+        lower = work / "lower"
+        tree = _over_base(work, lower, root, Path(plan.base))
         _install(index, root, work / "archives", plan.packages, tell)
     else:
         tree = root
@@ -102,7 +103,7 @@ def build(plan: Plan, tell: Callable[[str], None]) -> Layer:
     tell("packing the layer")
     with open(plan.out, "r+b") as out:
         writer = LayerWriter(out)
-        writer.tree(tree, overlay_upper=bool(plan.base))
+        writer.tree(tree, lower=lower)
         layer = writer.close()
         out.flush()
         os.fsync(out.fileno())
@@ -132,9 +133,9 @@ def _install(
         chroot.run(root, command, f"installing {' '.join(packages)}")
 
 
-def _over_base(work: Path, root: Path, blob: Path) -> Path:
-    """*root* is an overlay on the unpacked *blob*; answers its upper directory: what is changed from now on."""
-    lower, upper, scratch = work / "lower", work / "upper", work / "scratch"
+def _over_base(work: Path, lower: Path, root: Path, blob: Path) -> Path:
+    """*root* is an overlay on *lower*, the unpacked *blob*; answers its upper directory: what changes from now on."""
+    upper, scratch = work / "upper", work / "scratch"
     for folder in (lower, upper, scratch):
         folder.mkdir(mode=0o755)
     command = ["tar", "--extract", "--directory", str(lower), "--preserve-permissions", "--same-owner"]

@@ -45,7 +45,7 @@ class BlobStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most *size* bytes, fewer only at the end of the blob; all of it where *size* is negative."""
+        """At most *size* bytes, what has arrived by now; ``b""`` only at the end. All of it where *size* is negative."""
         if size < 0:
             return self.readall()
         while self._at < self._size and size:
@@ -73,7 +73,8 @@ class BlobStream(io.RawIOBase):
             self._response = self._open_at(self._at)
         reason: object = "it ended early"
         try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
+            # read would wait for all of *size*, and lose what had arrived when the connection breaks
+            data: bytes = self._response.raw.read1(size, decode_content=False)
             if data:
                 return data
         except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:

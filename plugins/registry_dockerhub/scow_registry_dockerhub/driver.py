@@ -6,7 +6,8 @@ import hashlib
 import json
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupported
@@ -36,7 +37,7 @@ class DistributionBackend:
     imported when the first registry is spoken to (60 ms)."""
 
     def __init__(self, context: DriverContext) -> None:
-        self._endpoints = Endpoints(context.options.get("registries") or {})
+        self._endpoints = Endpoints(_plain(context.options.get("registries") or {}))
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
         self._lock = threading.Lock()
         self._made: Client | None = None
@@ -234,6 +235,14 @@ class DistributionBackend:
             page = urlsplit(urljoin(target, following))
             target = f"{page.path}?{page.query}".removeprefix(endpoint.prefix)
         return sorted(found)
+
+
+def _plain(registries: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Each host's entry as a mapping: the config file's own, or core's dataclass."""
+    return {
+        host: asdict(entry) if is_dataclass(entry) and not isinstance(entry, type) else entry
+        for host, entry in registries.items()
+    }
 
 
 def _digest_like(said: str, data: bytes) -> str:

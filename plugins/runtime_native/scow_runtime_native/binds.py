@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
-
 from scow_runtime_native import stats
 from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
 

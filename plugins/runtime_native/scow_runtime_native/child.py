@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-
 from scow_runtime_native import init
 from scow_runtime_native.failure import StageError
 
@@ -188,6 +188,7 @@ def _clone(plan: dict[str, Any], flags: int) -> int:
 
 def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
     status = fds[4]
+    gc.disable()  # a collection would copy the pages that are shared with the zygote
     try:
         parked = [_park(fd) for fd in fds]
         status = parked[4]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
 from scow.ports.runtime import RuntimeInfo
-
 from scow_runtime_native import cgroups, device_program, plan
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2

@@ -14,7 +14,6 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-
 from scow_runtime_native import process, rootfs
 from scow_runtime_native.failure import StageError, stage
 

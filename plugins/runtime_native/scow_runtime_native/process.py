@@ -15,7 +15,6 @@ import termios
 from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
-
 from scow_runtime_native import execute, reaper, users
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 

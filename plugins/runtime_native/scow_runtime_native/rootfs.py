@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-
 from scow_runtime_native import binds, devices
 from scow_runtime_native.failure import StageError, stage
 

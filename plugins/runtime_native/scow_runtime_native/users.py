@@ -11,7 +11,6 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from scow.linux import syscalls as sys
-
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,24 @@
+"""Fake network drivers as entry points name them: classes that take one `DriverContext`."""
+
+from __future__ import annotations
+
+from scow.ports import DriverContext
+from scow.testing.fakes_network import FakeNetworkDriver
+
+
+class FakeBridge(FakeNetworkDriver):
+    """Named ``bridge``."""
+
+    def __init__(self, context: DriverContext) -> None:
+        super().__init__()
+
+
+class FakeNone(FakeBridge):
+    """Named ``none``."""
+
+
+class FakeHost(FakeNetworkDriver):
+    """Named ``host``."""
+
+    def __init__(self, context: DriverContext) -> None:
+        super().__init__(sandbox="host")
