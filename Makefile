@@ -10,7 +10,7 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 HOST_PACKAGES := libseccomp2 libnftables1 debootstrap busybox-static iproute2
 TEST_PACKAGES := docker-registry skopeo runc crun curl
 
-.PHONY: setup run test test-all test-user lint format bench clean
+.PHONY: setup run test test-all test-user lint format bench docs clean
 
 setup: .venv/.installed
 	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
@@ -47,6 +47,10 @@ format: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/bench.py
+
+# the pages of docs/reference, from the sources (tests/docs fails where they are stale)
+docs: setup
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

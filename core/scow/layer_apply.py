@@ -182,6 +182,8 @@ class _Applier:
         above, _, last = target.rpartition(b"/")
         try:
             source = self._directories.get(above, make=False)
+            if target in self._directories.hidden and _is_whiteout(os.stat(last, dir_fd=source, follow_symlinks=False)):
+                raise InvalidArgument(f"malformed layer: {shown(member.name)} is a hard link to what the layer deletes")
             os.link(last, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             if not self._lower.copy_file(target, parent, base):
@@ -264,6 +266,10 @@ class _Applier:
         """Nothing is called *base* in *parent*; where paths may have led through it, they are looked up anew."""
         if remove_at(parent, base):
             self._directories.forget_below(name, parent)
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _write(fd: int, piece: memoryview) -> None:

@@ -97,7 +97,7 @@ def test_a_hard_link_to_a_lower_layers_file_gets_a_copy(tmp_path: Path) -> None:
     )
     assert (top / "sh").read_text() == "#!"
     assert ((top / "t").stat().st_mode & 0o7777, (top / "t").stat().st_uid) == (0o4755, 9)
-    with pytest.raises(InvalidArgument, match="which is not there"):
+    with pytest.raises(InvalidArgument, match="what the layer deletes"):
         applied(
             tmp_path / "3",
             {".wh.sh": "", "again": entry(tarfile.LNKTYPE, linkname="sh")},
@@ -163,6 +163,20 @@ def test_check_tries_a_mount_that_nobody_sees(driver: OverlayDriver, tmp_path: P
         broken._state_dir = place
         with pytest.raises((DriverUnusable, OSError)):
             broken.check()
+
+
+def test_a_volatile_root_can_be_mounted_again(tmp_path: Path) -> None:
+    for name in ("state", "at"):
+        (tmp_path / name).mkdir()
+    context = DriverContext("overlay", tmp_path / "state", tmp_path, {"mount_options": ["volatile"]})
+    driver = OverlayDriver(context)
+    driver.prepare(ACTIVE, None)
+    for text in ("1", "2"):
+        with mounted(driver.mounts(ACTIVE), str(tmp_path / "at")) as at:
+            Path(at, text).write_text(text)
+    with mounted(driver.mounts(ACTIVE), str(tmp_path / "at")) as at:
+        assert sorted(os.listdir(at)) == ["1", "2"]
+    driver.close()
 
 
 def test_removed_snapshots_leave_no_files_behind(driver: OverlayDriver, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
-from scow.api.inspect import status_text
+from scow.api.inspect import container_config, status_text
 from scow.api.times import human_duration, rfc3339
 from scow.engine.model import ContainerState
-from scow.engine.system import os_release
+from scow.engine.system import engine_id, os_release
+from scow.types import ContainerConfig
 
 NOW = 1_700_000_000 * 10**9
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -73,3 +78,17 @@ def test_status_is_worded_as_by_docker(state: ContainerState, text: str) -> None
 def test_os_release_is_read_with_and_without_quotes() -> None:
     text = "# comment\nNAME=\"Debian\"\nVERSION_ID='12'\nPRETTY_NAME=Plain\n\n"
     assert os_release(text) == {"NAME": "Debian", "VERSION_ID": "12", "PRETTY_NAME": "Plain"}
+
+
+def test_the_id_of_an_engine_is_made_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(engine_id, [tmp_path] * 32))
+    assert len(ids) == 1
+    assert os.listdir(tmp_path) == ["engine-id"]
+
+
+def test_what_a_config_does_not_say_is_absent_but_a_timeout_of_zero_is_said() -> None:
+    value = container_config(ContainerConfig(stop_timeout=0, exposed_ports={}))
+    assert value["StopTimeout"] == 0
+    assert not {"ExposedPorts", "Healthcheck", "ArgsEscaped", "StopSignal", "Shell"} & value.keys()
+    assert value["Volumes"] is None

@@ -115,6 +115,23 @@ def test_a_failing_set_up_is_told_by_ready(play: Callable[[Story], None]) -> Non
     play(story)
 
 
+def test_what_the_child_module_raises_is_told_and_ends_the_attempt(play: Callable[[Story], None]) -> None:
+    async def story(made: Lab) -> None:
+        monitor = await made.spawn()
+        stream = await monitor.attach(stdin=True, stdout=True, stderr=True)
+        with pytest.raises(ScowError, match="no cgroup"):
+            await made.create(monitor, "true", plan={"raise": "no cgroup"})
+        assert await read_all(stream) == b""
+        await monitor.destroy()
+        running = await made.run("exec sleep 9")
+        await running.exec_create("e", {"args": ["/bin/true"], "raise": "no room"}, tty=False, open_stdin=False)
+        with pytest.raises(ScowError, match="no room"):
+            await running.exec_start("e")
+        assert (await running.exec_state("e"))["exit_code"] == 126
+
+    play(story)
+
+
 def test_a_slow_client_holds_the_container_back_and_loses_nothing(play: Callable[[Story], None]) -> None:
     size = 20_000_000
 
@@ -249,6 +266,7 @@ def test_a_monitor_outlives_the_daemons_connection_and_a_killed_zygote(play: Cal
     async def story(made: Lab) -> None:
         monitor = await made.run("read x; exit 9", open_stdin=True)
         os.kill(made.zygote.pid, signal.SIGKILL)
+        assert (await exit_of(await made.run("exit 3")))["exit_code"] == 3  # whether its death is noticed yet or not
         monitor.close()
         await asyncio.sleep(0.1)
         again = await MonitorConnection.connect(made.zygote.run_root, monitor.container_id)

@@ -33,8 +33,8 @@ def container_config(config: ContainerConfig) -> Json:
     """Docker's ``Config``."""
     value: Json = msgspec.to_builtins(config)
     for name in _CONFIG_OPTIONAL:
-        if not value.get(name) and value.get(name) != 0:
-            value.pop(name, None)
+        if value[name] is False or value[name] in (None, "", {}, []):
+            del value[name]
     for name in ("Volumes", "OnBuild"):
         value[name] = value[name] or None
     return value

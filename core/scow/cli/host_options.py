@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -196,6 +195,8 @@ def extra_host(text: str) -> str:
 
 
 def _address(text: str, flag: str) -> str:
+    import ipaddress
+
     try:
         ipaddress.ip_address(text.strip())
     except ValueError as error:

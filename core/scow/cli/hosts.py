@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from scow.errors import InvalidArgument
 
@@ -47,6 +46,8 @@ def parse(text: str, origin: str, *, tls: bool = False) -> Host:
         path = text.removeprefix("unix://") or DEFAULT_SOCKET
         return Host(text, path, "", 0, origin)
     if text.startswith(("tcp://", "http://", "https://")):
+        from urllib.parse import urlsplit
+
         url = urlsplit(text)
         try:
             name, port = url.hostname, url.port

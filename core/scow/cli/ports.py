@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -69,6 +68,8 @@ def _standard_notation(text: str) -> str:
 def _address(text: str, whole: str) -> str:
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if bare:
+        import ipaddress
+
         try:
             ipaddress.ip_address(bare)
         except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,19 @@ from scow.engine import container_list, logs
 from scow.engine.create import create, name_conflict
 from scow.engine.detach import parse_keys
 from scow.engine.launch import build_spec, hold_volumes
-from scow.engine.lifecycle import Lifecycle, put
+from scow.engine.lifecycle import Lifecycle
 from scow.engine.live import Live, WaitResult
 from scow.engine.model import Container
 from scow.engine.names import check_container_name, find
+from scow.engine.records import KIND, put, read
+from scow.engine.remove import remove
 from scow.engine.sessions import StreamSession
 from scow.engine.signals import parse_signal
 from scow.engine.timeline import Timeline
 from scow.engine.top import top
-from scow.errors import Conflict, InvalidArgument, NotFound, ScowError
+from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.ports import LOG, RUNTIME, STORAGE
 from scow.ports.log import LogQuery
-from scow.state import Delete
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from scow.types import CreateRequest, Resources, RestartPolicy
 
 log = logging.getLogger(__name__)
-
-KIND = "container"
 
 
 class Containers:
@@ -72,7 +70,7 @@ class Containers:
     def load(self) -> None:
         """Reads the records; blocking, at start only."""
         for row in self.state.load(KIND):
-            record = msgspec.json.decode(row.data, type=Container)
+            record = read(row)
             self._live[record.id] = Live(record)
             self._names[record.name] = record.id
 
@@ -92,6 +90,10 @@ class Containers:
         """Every record, in no order."""
         return [live.record for live in self._live.values()]
 
+    def names(self) -> set[str]:
+        """Every name that is taken, also by containers that are being made."""
+        return set(self._names)
+
     def directory(self, id: str) -> Path:
         """The container's folder."""
         return self.config.data_root / "containers" / id
@@ -108,13 +110,11 @@ class Containers:
         timeline = Timeline()
         try:
             record, warnings = await create(self, request, name, platform, timeline)
-            live = Live(record, timeline=timeline)
-            await self.state.commit(put(record))
         except BaseException:
             if name:
                 del self._names[name]
             raise
-        self._live[record.id] = live
+        live = self._live[record.id] = Live(record, timeline=timeline)
         self._names[record.name] = record.id
         await self.tell(live, "create")
         return record.id, warnings
@@ -124,56 +124,18 @@ class Containers:
 
         Raises `Conflict` for a running one unless *force* kills it.
         """
-        live = self.live(ref)
-        record = live.record
-        if record.state.status == "removing" and not force:
-            raise Conflict(f"removal of container {ref} is already in progress")
-        self.lifecycle.cancel_restart(live)
-        if record.state.running:
-            if not force:
-                raise Conflict(
-                    f'cannot remove container "{record.name}": container is {record.state.status}: stop the container '
-                    "before removing or force remove"
-                )
-            await self.lifecycle.kill_now(live)
-        async with live.lock:
-            if self._live.get(record.id) is not live:
-                return  # auto-removed while it was killed
-            await self._remove_locked(live, volumes)
+        await remove(self, self.live(ref), force=force, volumes=volumes)
 
-    async def auto_remove(self, live: Live) -> None:
-        """``--rm``: the ended container is removed with its anonymous volumes; a failure is logged."""
-        try:
-            await self.remove(live.record.id, volumes=True)
-        except NotFound:
-            log.debug("container %s was removed by somebody else", live.record.id[:12])
-        except ScowError as error:
-            log.error("container %s could not be removed: %s", live.record.id[:12], error)
-
-    async def _remove_locked(self, live: Live, volumes: bool) -> None:
+    def forget(self, live: Live) -> None:
+        """The container is found no more, and its name is free."""
         record = live.record
-        state = msgspec.structs.replace(record.state, status="removing")
-        await self.save(live, msgspec.structs.replace(record, state=state), durable=False)
-        await self.drivers.call(STORAGE, record.storage_driver, "remove", lambda d: d.remove(record.id))
-        await asyncio.to_thread(shutil.rmtree, self.directory(record.id), ignore_errors=False)
-        await self.state.commit(Delete(KIND, record.id))
         del self._live[record.id]
         if self._names.get(record.name) == record.id:
             del self._names[record.name]
-        for session in live.sessions:
-            session.abort()
-        live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
-        await self.tell(live, "destroy")
-        if volumes:
-            for point in record.mounts:
-                if point.anonymous:
-                    await self._remove_volume(point.name)
 
-    async def _remove_volume(self, name: str) -> None:
-        try:
-            await self.volumes.remove(name)
-        except (Conflict, NotFound) as error:
-            log.debug("volume %s stays: %s", name, error)
+    def knows(self, live: Live) -> bool:
+        """Whether the container was not removed meanwhile."""
+        return self._live.get(live.record.id) is live
 
     async def rename(self, ref: str, name: str) -> None:
         """The container is called *name*."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
 from scow.engine.names import check_container_name, new_id, random_name
 from scow.engine.publish import bindings
+from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
 from scow.engine.signals import parse_signal
 from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.ports import LOG, RUNTIME, STORAGE
+from scow.state import CloseIntent, OpenIntent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from scow.engine.timeline import Timeline
     from scow.types import CreateRequest, HostConfig
 
+INTENT = "create"
 DEFAULT_SHM_BYTES = 64 << 20
 MINIMUM_MEMORY_BYTES = 6 << 20
 
@@ -37,7 +41,7 @@ MINIMUM_MEMORY_BYTES = 6 << 20
 async def create(
     containers: Containers, request: CreateRequest, name: str, platform: str, timeline: Timeline
 ) -> tuple[Container, list[str]]:
-    """The record of a new container whose root, volumes and folder are there; not yet in the state.
+    """The record of a new container, which is in the state; its root, volumes and folder are there.
 
     Everything is checked before anything is made, and what was made is undone if a later step fails.
     """
@@ -47,11 +51,17 @@ async def create(
         image = containers.images.get(request.image)
         _check_platform(image, platform, request.image)
     record, warnings = await _record(containers, request, name, image)
+    new_volumes = [p.name for p in record.mounts if p.type == "volume" and not containers.volumes.known(p.name)]
+    intent = OpenIntent(f"create:{record.id}", INTENT, record.id, msgspec.json.encode(new_volumes))
+    await containers.state.commit(intent, durable=False)
     async with AsyncExitStack() as undo:
+        undo.push_async_callback(containers.state.commit, CloseIntent(intent.id), durable=False)
         await _prepare_root(containers, record, timeline, undo)
-        record = await _make_volumes(containers, record, undo)
+        record = await _make_volumes(containers, record, new_volumes, undo)
         directory = containers.directory(record.id)
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
         await asyncio.to_thread(_make_directory, directory, record.config.hostname)
+        await containers.state.commit(put(record), CloseIntent(intent.id))
         undo.pop_all()
     return record, warnings
 
@@ -60,7 +70,7 @@ async def _record(
     containers: Containers, request: CreateRequest, name: str, image: Image
 ) -> tuple[Container, list[str]]:
     id = new_id()
-    name = check_container_name(name) if name else random_name(c.name for c in containers.records())
+    name = check_container_name(name) if name else random_name(containers.names())
     config = merge(request, image.config.config)
     host = _with_defaults(containers, request.host_config)
     if not config.hostname and host.network_mode != "host" and not host.uts_mode:
@@ -150,15 +160,16 @@ async def _prepare_root(containers: Containers, record: Container, timeline: Tim
     undo.push_async_callback(containers.drivers.call, STORAGE, driver, "remove", lambda d: d.remove(record.id))
 
 
-async def _make_volumes(containers: Containers, record: Container, undo: AsyncExitStack) -> Container:
+async def _make_volumes(
+    containers: Containers, record: Container, new_volumes: list[str], undo: AsyncExitStack
+) -> Container:
     points: list[MountPoint] = []
     for point in record.mounts:
         if point.type != "volume":
             points.append(point)
             continue
-        known = any(volume.name == point.name for volume in containers.volumes.list())
         volume = await containers.volumes.create(point.name, point.driver, *_volume_options(record, point))
-        if not known:
+        if point.name in new_volumes:
             undo.push_async_callback(containers.volumes.remove, point.name, True)
         if point.copy_up and record.chain_id is not None:
             root = await containers.drivers.call(

@@ -11,13 +11,14 @@ import msgspec
 
 from scow.engine import restart_policy
 from scow.engine.exit_record import read_exit
-from scow.engine.launch import Launch, tear_down
+from scow.engine.launch import Launch, Started, tear_down
 from scow.engine.live import WaitResult
 from scow.engine.model import ContainerState
+from scow.engine.remove import auto_remove
 from scow.engine.signals import parse_signal
 from scow.errors import CannotRun, CommandNotFound, Conflict, NotModified, ScowError, Unavailable
 from scow.ports import RUNTIME
-from scow.state import CloseIntent, OpenIntent, Put
+from scow.state import CloseIntent, OpenIntent
 
 if TYPE_CHECKING:
     from scow.engine.containers import Containers
@@ -62,19 +63,29 @@ class Lifecycle:
         except BaseException as error:
             await self._start_failed(live, error)
             raise
+        try:
+            await self._record_start(live, started, restart_count, CloseIntent(intent.id))
+        except BaseException:  # the disk is full: what cannot be recorded must not run
+            assert live.monitor is not None
+            await live.monitor.destroy()
+            await tear_down(containers, record, started.endpoints)
+            live.monitor = None
+            raise
+        await containers.tell(live, "start")
+
+    async def _record_start(self, live: Live, started: Started, restart_count: int, *changes: Any) -> None:
         state = ContainerState(
             status="running",
             pid=started.init.pid,
             start_ticks=started.init.start_ticks,
-            boot_id=containers.boot_id,
+            boot_id=self._containers.boot_id,
             monitor_pid=started.monitor.pid,
             monitor_ticks=started.monitor.start_ticks,
             started_ns=time.time_ns(),
-            finished_ns=record.state.finished_ns,
+            finished_ns=live.record.state.finished_ns,
             restart_count=restart_count,
         )
-        await self._commit(live, state, CloseIntent(intent.id), endpoints=started.endpoints)
-        await containers.tell(live, "start")
+        await self._commit(live, state, *changes, endpoints=started.endpoints)
 
     async def _start_failed(self, live: Live, error: BaseException) -> None:
         code = error.exit_code if isinstance(error, CannotRun | CommandNotFound) else 128
@@ -92,7 +103,7 @@ class Lifecycle:
         live.ended.set()
         await self._commit(live, state, CloseIntent(f"start:{live.record.id}"))
         if live.record.host_config.auto_remove:
-            asyncio.get_running_loop().create_task(self._containers.auto_remove(live))
+            asyncio.get_running_loop().create_task(auto_remove(self._containers, live))
 
     # ------------------------------------------------------------------ the end of a run
 
@@ -141,7 +152,7 @@ class Lifecycle:
             live.spec = None
             live.execs.clear()
         if record.host_config.auto_remove:
-            await self._containers.auto_remove(live)
+            await auto_remove(self._containers, live)
         elif again:
             live.failures += 1
             live.restart = asyncio.get_running_loop().create_task(
@@ -273,11 +284,6 @@ class Lifecycle:
 def lost(why: str) -> dict[str, Any]:
     """The exit record of a run whose monitor left none."""
     return {"exit_code": 137, "signal": 9, "oom_killed": False, "finished_ns": time.time_ns(), "reason": why}
-
-
-def put(record: Any) -> Put:
-    """The change that stores a container's *record*."""
-    return Put("container", record.id, record.name, msgspec.json.encode(record))
 
 
 def _detached(endpoint: Any) -> Any:

@@ -74,7 +74,7 @@ def find(ref: str, what: str, by_id: Mapping[str, T], by_name: Mapping[str, str]
     if ref in by_id:
         return by_id[ref]
     name = ref.removeprefix("/")
-    if name in by_name:
+    if by_name.get(name) in by_id:  # a name that is reserved for a container being made has no object yet
         return by_id[by_name[name]]
     if _HEX.fullmatch(ref):
         matches = [key for key in by_id if key.startswith(ref)]

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from scow.engine import restart_policy
+from scow.engine import create, restart_policy
 from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
 from scow.engine.lifecycle import MONITOR_LOST, lost
 from scow.engine.model import ContainerState
 from scow.engine.monitor_connection import MonitorConnection
+from scow.engine.remove import auto_remove
 from scow.errors import ScowError
 from scow.ports import RUNTIME, STORAGE
 from scow.state import CloseIntent
@@ -54,6 +55,9 @@ class Reconcile:
             await self._finish(live)
         await self._sweep()
         for intent in containers.state.open_intents():
+            if intent.kind == create.INTENT:
+                for name in msgspec.json.decode(intent.data, type=list[str]):
+                    await containers.volumes.remove(name, force=True)
             await containers.state.commit(CloseIntent(intent.id))
             self._repaired.append(f"{intent.kind} of {intent.object_id[:12]} was cut short and is undone")
         return self._repaired
@@ -137,7 +141,7 @@ class Reconcile:
         record = live.record
         containers = self._containers
         if record.state.status == "removing":
-            await containers.auto_remove(live)
+            await auto_remove(containers, live)
             self._repaired.append(f"removal of container {record.id[:12]} was finished")
         elif record.state.running and live.monitor is None:
             exit = await asyncio.to_thread(read_exit, containers.directory(record.id), record.state.started_ns)

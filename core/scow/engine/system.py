@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ API_VERSION = "1.56"
 MIN_API_VERSION = "1.24"
 INDEX_SERVER = "https://index.docker.io/v1/"
 ENGINE_ID_FILE = "engine-id"
+SWAP_FILE = "memory.memsw.limit_in_bytes"  # only where a kernel with cgroup v1 counts swap
 
 Json = dict[str, Any]
 
@@ -136,14 +138,14 @@ class System:
 def engine_id(data_root: Path) -> str:
     """The id of the engine with that data root: made once, the same ever after."""
     path = data_root / ENGINE_ID_FILE
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
+    if not path.exists():
         made = str(uuid.uuid4())
         part = path.with_name(f".{ENGINE_ID_FILE}.{made}")
         part.write_text(made + "\n")
-        part.rename(path)
-        return made
+        with suppress(FileExistsError):  # of two who make it at once the first wins
+            os.link(part, path)
+        part.unlink()
+    return path.read_text().strip()
 
 
 def os_release(text: str) -> dict[str, str]:
@@ -208,8 +210,7 @@ def _controllers() -> frozenset[str]:
     unified = _read("/sys/fs/cgroup/cgroup.controllers").split()
     rows = (line.split() for line in _read("/proc/cgroups").splitlines() if not line.startswith("#"))
     legacy = (row[0] for row in rows if len(row) == 4 and row[1] != "0" and row[3] == "1")
-    files = ("memory.memsw.limit_in_bytes",)
-    swap = (name for name in files if os.path.exists(f"/sys/fs/cgroup/memory/{name}"))
+    swap = [SWAP_FILE] if os.path.exists(f"/sys/fs/cgroup/memory/{SWAP_FILE}") else []
     return frozenset((*unified, *legacy, *swap))
 
 
@@ -219,7 +220,7 @@ def _limits(cgroup_version: str, controllers: Iterable[str]) -> Json:
     unified = cgroup_version == "2"
     return {
         "MemoryLimit": "memory" in found,
-        "SwapLimit": "memory" in found if unified else "memory.memsw.limit_in_bytes" in found,
+        "SwapLimit": "memory" in found if unified else SWAP_FILE in found,
         "CpuCfsPeriod": "cpu" in found,
         "CpuCfsQuota": "cpu" in found,
         "CPUShares": "cpu" in found,

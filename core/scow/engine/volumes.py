@@ -100,6 +100,10 @@ class Volumes:
         await self._events.emit("volume", "create", name, {"driver": driver})
         return record
 
+    def known(self, name: str) -> bool:
+        """Whether there is a volume of that name."""
+        return name in self._records
+
     def get(self, name: str) -> VolumeRecord:
         """Raises `NotFound` in Docker's words."""
         try:

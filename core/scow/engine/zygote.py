@@ -55,8 +55,17 @@ class Zygote:
     async def spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
         """A monitor for the container of *directory*, connected and listening for further connections.
 
-        *module* is its runtime's ``child_module``, one of `modules`.
+        *module* is its runtime's ``child_module``, one of `modules`. A zygote that dies meanwhile is replaced once: a
+        monitor that it may have forked already ends by itself, as nobody is connected to it.
         """
+        try:
+            return await self._spawn(container_id, directory, module)
+        except Unavailable:
+            if self._sock is not None or self._closed:
+                raise
+            return await self._spawn(container_id, directory, module)
+
+    async def _spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
         await self._ensure()
         assert self._sock is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -69,6 +78,9 @@ class Zygote:
             connection = await MonitorConnection.over(ours, self.run_root, container_id)
         except OSError as error:
             ours.close()
+            self._pending.pop(self._seq, None)
+            if isinstance(error, BrokenPipeError | ConnectionError):
+                self._lost()
             raise Unavailable(f"cannot reach the zygote: {error}") from error
         try:
             reply = await future

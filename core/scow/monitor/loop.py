@@ -105,4 +105,7 @@ class Loop:
             self._timers = [timer for timer in self._timers if timer.due > now]
         for timer in due:
             if timer.callback is not None:
-                timer.callback()
+                try:
+                    timer.callback()
+                except Exception:  # noqa: BLE001  (see the class)
+                    sys.excepthook(*sys.exc_info())

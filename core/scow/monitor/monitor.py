@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from scow.errors import ScowError
 from scow.linux import syscalls
 from scow.monitor import exit_record
 from scow.monitor import loop as ev
@@ -23,20 +24,12 @@ from scow.monitor.control import Connection
 from scow.monitor.execs import Exec, Execs
 from scow.monitor.process import Failure, Process
 from scow.monitor.protocol import VERSION, Message, start_ticks
+from scow.monitor.requests import Refused, answerer, child_module, set_size
 from scow.monitor.segments import SegmentWriter
 from scow.monitor.streams import Stdio
 
 _EXECS_GRACE_S = 2.0  # a killed exec that does not go (uninterruptible sleep) must not hold the exit record back
 CAPABILITIES = ["attach", "exec", "resize", "signal", "log-segments"]
-
-
-class Refused(Exception):
-    """An operation cannot be done; *kind* tells the client which error to raise."""
-
-    def __init__(self, message: str, kind: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.kind = kind
 
 
 class Monitor:
@@ -108,10 +101,15 @@ class Monitor:
             result = operation(self, connection, message)
         except Refused as error:
             connection.refuse(seq, error.message, error.kind)
-        except OSError as error:
+        except OSError as error:  # SyscallError too
             connection.refuse(seq, str(error), "setup", error.errno or 0)
+        except ScowError as error:
+            connection.refuse(seq, error.message, "setup")
         except (KeyError, TypeError, ValueError) as error:
             connection.refuse(seq, f"malformed {message.get('op')}: {error!r}", "invalid")
+        except Exception as error:  # noqa: BLE001  (a fault of a child module must not cost the connection)
+            sys.excepthook(*sys.exc_info())
+            connection.refuse(seq, f"{message.get('op')} failed: {error!r}", "setup")
         else:
             if result is not None:
                 connection.answer(seq, result)
@@ -138,8 +136,8 @@ class Monitor:
         }
 
     def _create(self, _connection: Connection, message: Message) -> Message:
-        if self.status != "new":
-            raise Refused(f"container {self.id[:12]} is {self.status} already", "conflict")
+        if self.process.state != "new":
+            raise Refused(f"container {self.id[:12]} is {self.process.state} already", "conflict")
         self._plan = message["plan"]
         self._module = message["module"]
         self._child = child_module(self._module)
@@ -212,11 +210,16 @@ class Monitor:
             raise Refused(f"container {self.id[:12]} is not running", "not_running")
         request = exec.request
         child, tty = child_module(request["module"]), bool(request.get("tty"))
-        exec.process.spawn(
-            lambda ends: child.start_exec(request["plan"], self.process.pid, ends, tty),
-            tty,
-            bool(request.get("open_stdin")),
-        )
+        try:
+            exec.process.spawn(
+                lambda ends: child.start_exec(request["plan"], self.process.pid, ends, tty),
+                tty,
+                bool(request.get("open_stdin")),
+            )
+        except BaseException as error:
+            exec.failure = {"message": str(error), "kind": "setup"}
+            self._exec_ended(exec)
+            raise
         result = {"pid": exec.process.pid, "start_ticks": exec.process.start_ticks}
         exec.answer = answerer(connection, message.get("seq"), result)
         exec.process.begin()
@@ -354,32 +357,6 @@ class Monitor:
             self.loop.stop()
         elif over:
             self.loop.later(0.05, self._maybe_end)
-
-
-def child_module(name: str) -> Any:
-    """The runtime's child module, imported by the zygote before the fork. Raises `Refused` for another."""
-    module = sys.modules.get(name)
-    if module is None:
-        raise Refused(f"the zygote has not imported the child module {name}", "unsupported")
-    return module
-
-
-def set_size(stdio: Stdio, size: Any) -> None:
-    """The terminal will have *size* (rows, columns) where that is given and not zero."""
-    if size and size[0] and size[1]:
-        stdio.resize(int(size[0]), int(size[1]))
-
-
-def answerer(connection: Connection, seq: Any, result: Message) -> Callable[[Failure | None], None]:
-    """What answers the request *seq* later: with *result*, or with a failure."""
-
-    def answer(failure: Failure | None) -> None:
-        if failure:
-            connection.refuse(seq, failure["message"], failure["kind"], failure.get("errno", 0))
-        else:
-            connection.answer(seq, result)
-
-    return answer
 
 
 def collect() -> None:

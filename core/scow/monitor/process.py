@@ -61,7 +61,7 @@ class Process:
         self._begun = False
 
     def spawn(self, fork: Callable[[tuple[int, int, int]], Spawned], tty: bool, open_stdin: bool) -> None:
-        """The process exists and sets itself up. Raises what *fork* raises, and nothing is left then."""
+        """The process exists and sets itself up. Raises what *fork* raises; it has ended then, as its streams have."""
         ends = self.stdio.open(tty, open_stdin)
         monitor = os.getpid()
         try:
@@ -70,6 +70,8 @@ class Process:
             if os.getpid() != monitor:  # the child's own code is at fault: it must not go on as a second monitor
                 sys.excepthook(*sys.exc_info())
                 os._exit(70)
+            self.state, self.exit_code = "ended", 126
+            self.stdio.finish()
             raise
         finally:
             self.stdio.close_child_ends(ends)

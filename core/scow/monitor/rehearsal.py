@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from scow.monitor import loop as ev
@@ -107,7 +108,12 @@ class Rehearsal:
             self._monitor.loop.unwatch(self._ours.fileno())
 
 
-def rehearse(directory: str, directory_fd: int) -> None:
-    """As many lives as it takes until nothing changes any more."""
+def rehearse(directory: str, directory_fd: int, others: Sequence[Callable[[], None]] = ()) -> None:
+    """As many lives as it takes until nothing changes any more; *others* are played as often.
+
+    What a child module offers as *others* does what its ``create`` does in the monitor, with a child that ends at once.
+    """
     for _ in range(TIMES):
         Rehearsal(directory, directory_fd).play()
+        for other in others:
+            other()

@@ -53,9 +53,9 @@ class Zygote:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
 
-    def rehearse(self) -> None:
-        """See `scow.monitor.rehearsal`."""
-        rehearse(self._directory, self._directory_fd)
+    def rehearse(self, modules: list[Any]) -> None:
+        """See `scow.monitor.rehearsal`; a child module may have a function ``rehearse()`` of its own."""
+        rehearse(self._directory, self._directory_fd, [m.rehearse for m in modules if hasattr(m, "rehearse")])
 
     def serve(self) -> None:
         """Returns when scowd is gone."""
@@ -131,9 +131,9 @@ class Zygote:
             send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def prepare(modules: list[str]) -> dict[str, Any]:
-    """The child *modules* are imported, signals and limits are set. Answers the modules by name."""
-    imported = {name: importlib.import_module(name) for name in modules}
+def prepare(names: list[str]) -> list[Any]:
+    """The child modules *names* are imported and answered; signals and process attributes are set."""
+    modules = [importlib.import_module(name) for name in names]
     for signum in CAUGHT:
         signal.signal(signum, no_action)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -142,7 +142,7 @@ def prepare(modules: list[str]) -> dict[str, Any]:
     syscalls.set_name(b"scow-zygote")
     # neither readable nor traceable by a container's root of the same uid; execve sets it back, prctl(2)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    return imported
+    return modules
 
 
 def freeze() -> None:
@@ -157,9 +157,9 @@ def main() -> None:
     """The zygote process: ``SOCKET_FD RUN_ROOT MODULE…``."""
     sock = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
-    prepare(sys.argv[3:])
+    modules = prepare(sys.argv[3:])
     zygote = Zygote(sock, sys.argv[2])
-    zygote.rehearse()
+    zygote.rehearse(modules)
     freeze()
     try:
         zygote.serve()

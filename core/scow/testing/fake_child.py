@@ -1,7 +1,7 @@
 """A runtime's child module without namespaces: fork and exec. It lets the monitor be tested without root.
 
 The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``; ``fail``: a message, reported in place of
-``ready``; ``setup_s``: how long the set-up takes; ``oom``: what `oom_killed` answers.
+``ready``; ``raise``: what `create` raises; ``setup_s``: how long the set-up takes; ``oom``: what `oom_killed` answers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import termios
 import time
 from typing import Any, NamedTuple
+
+from scow.errors import Unavailable
 
 Plan = dict[str, Any]
 
@@ -26,6 +28,8 @@ class Spawned(NamedTuple):
 
 def create(plan: Plan, stdio: tuple[int, int, int], tty: bool) -> Spawned:
     """A forked process that waits for its start byte."""
+    if plan.get("raise"):
+        raise Unavailable(plan["raise"])
     start_read, start_write = os.pipe()
     status_read, status_write = os.pipe()
     pid = os.fork()

@@ -36,6 +36,7 @@ class FakeDaemon:
         return engine
 
     async def _close(self) -> None:
+        await asyncio.sleep(0.005)  # connections that are being accepted become the server's
         for runner in self._runners:
             await runner.cleanup()
         rest = asyncio.all_tasks() - {asyncio.current_task()}

@@ -242,14 +242,17 @@ class FakeRegistry:
         if offset_bytes and not self.seekable:
             raise Unsupported(f"the registry of {ref.name} cannot start in the middle of a blob")
         fault = self._fault(descriptor.digest)
-        data = _spoilt(held.blobs[descriptor.digest]) if fault == "wrong" else held.blobs[descriptor.digest]
-        limit = fault.after_bytes if isinstance(fault, _Fault) else None
-        fails = isinstance(fault, _Fault) and fault.kind == "fail"
+        data = held.blobs[descriptor.digest]
+        if fault.kind == "wrong":
+            data = _spoilt(data)
+        limit = fault.after_bytes if fault.kind in ("fail", "truncate") else None
         with self._lock:
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)
         try:
-            yield io.BufferedReader(_Blob(self, descriptor.digest, data[offset_bytes:], limit, fails), 16384)
+            yield io.BufferedReader(
+                _Blob(self, descriptor.digest, data[offset_bytes:], limit, fault.kind == "fail"), 16384
+            )
         finally:
             with self._lock:
                 self._open -= 1
@@ -327,15 +330,16 @@ class FakeRegistry:
         if digest not in held.manifests:
             raise NotFound(f"manifest for {ref.familiar} not found: manifest unknown: manifest unknown")
         found = held.manifests[digest]
-        return Manifest(found.descriptor, _spoilt(found.data)) if self._fault(digest) == "wrong" else found
+        return Manifest(found.descriptor, _spoilt(found.data)) if self._fault(digest).kind == "wrong" else found
 
-    def _fault(self, digest: str) -> _Fault | str | None:
+    def _fault(self, digest: str) -> _Fault:
+        """The fault that this answer has, once less now; one of no kind where there is none."""
         with self._lock:
             fault = self._faults.get(digest)
             if fault is None or fault.times <= 0:
-                return None
+                return _Fault("", 0, 0)
             fault.times -= 1
-            return "wrong" if fault.kind == "wrong" else fault
+            return fault
 
     @staticmethod
     def _put(held: _Repository, tag: str, manifest: Manifest) -> None:

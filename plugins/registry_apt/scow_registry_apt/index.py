@@ -167,6 +167,9 @@ class PackageIndex:
                     "APT::Install-Recommends": "false",
                     "Acquire::Languages": "none",
                     "Acquire::GzipIndexes": "false",
+                    "Acquire::Retries": "2",  # somebody waits; the host's own settings follow and win
+                    "Acquire::http::Timeout": "15",
+                    "Acquire::https::Timeout": "15",
                 }.items()
             )
             + _forwarded()

@@ -199,7 +199,11 @@ def main() -> int:
     os.umask(0o022)
     answer = _answer(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what programs print is not an answer
-    unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
+    try:
+        unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
+    except ScowError as error:
+        answer({"error": f"cannot build in namespaces of its own: {error}", "kind": "failed"})
+        return 1
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -45,7 +45,7 @@ class BlobStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most *size* bytes, what has arrived by now; ``b""`` only at the end. All of it where *size* is negative."""
+        """At most *size* bytes, what has arrived by now; ``b""`` only at the end. The rest where *size* is negative."""
         if size < 0:
             return self.readall()
         while self._at < self._size and size:

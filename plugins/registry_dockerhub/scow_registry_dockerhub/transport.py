@@ -51,6 +51,7 @@ class Transport:
         self._schemes: dict[str, str] = {}
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are sent
         self._session.headers["User-Agent"] = f"scow/{__version__}"
         adapter = _Adapter(pool_connections=16, pool_maxsize=16)
         self._session.mount("https://", adapter)

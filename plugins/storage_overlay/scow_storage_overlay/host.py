@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import tempfile
 
@@ -19,15 +18,13 @@ def check_overlay(state_dir: str) -> None:
     """
     if os.geteuid() != 0:
         raise DriverUnusable("overlay needs root", hint="use the driver vfs, or run scowd as root")
-    where = f"{state_dir} ({filesystem_name(state_dir)})"
-    trial = tempfile.mkdtemp(prefix="check-", dir=state_dir)
     try:
-        _try(trial)
+        with tempfile.TemporaryDirectory(prefix="check-", dir=state_dir) as trial:
+            _try(trial)
     except OSError as error:
+        where = f"{state_dir} ({filesystem_name(state_dir)})"
         hint = "load the module overlay, put data_root on ext4, XFS or btrfs, or use the driver vfs"
         raise DriverUnusable(f"overlayfs does not work on {where}: {error}", hint=hint) from error
-    finally:
-        shutil.rmtree(trial, ignore_errors=True)
 
 
 def _try(trial: str) -> None:
@@ -39,6 +36,8 @@ def _try(trial: str) -> None:
     try:
         for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")):
             sys.fsconfig(context, sys.FSCONFIG_SET_STRING, key, f"{trial}/{name}")
+        with contextlib.suppress(SyscallError):  # without it the unmount syncs the whole filesystem below
+            sys.fsconfig(context, sys.FSCONFIG_SET_FLAG, "volatile")
         sys.fsconfig(context, sys.FSCONFIG_CMD_CREATE)
         mount = sys.fsmount(context)
     finally:

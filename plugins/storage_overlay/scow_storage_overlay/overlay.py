@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -76,6 +77,8 @@ class OverlayDriver:
         entry = self._folder.index.get(key)
         if entry.usage is not None:
             raise InvalidArgument(f"snapshot {key} is committed: it cannot be mounted writable")
+        if "volatile" in self._extra:  # the mark of an earlier mount, which overlayfs refuses (overlayfs.rst)
+            shutil.rmtree(self._folder.path(entry, "work/work/incompat"), ignore_errors=True)
         return self._writable(entry)
 
     def commit(self, key: str, active: str) -> Usage:

@@ -1,0 +1,80 @@
+"""Removes containers, on request and by ``--rm``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scow.engine.live import WaitResult
+from scow.engine.records import KIND
+from scow.errors import Conflict, NotFound, ScowError
+from scow.ports import STORAGE
+from scow.state import Delete
+
+if TYPE_CHECKING:
+    from scow.engine.containers import Containers
+    from scow.engine.live import Live
+
+log = logging.getLogger(__name__)
+
+
+async def remove(containers: Containers, live: Live, *, force: bool, volumes: bool) -> None:
+    """See `Containers.remove`."""
+    record = live.record
+    if record.state.status == "removing" and not force:
+        raise Conflict(f"removal of container {record.name} is already in progress")
+    containers.lifecycle.cancel_restart(live)
+    if record.state.running:
+        if not force:
+            raise Conflict(
+                f'cannot remove container "{record.name}": container is {record.state.status}: stop the container '
+                "before removing or force remove"
+            )
+        await containers.lifecycle.kill_now(live)
+    async with live.lock:
+        if containers.knows(live):  # else --rm was quicker
+            await _remove_locked(containers, live, volumes)
+
+
+async def auto_remove(containers: Containers, live: Live) -> None:
+    """``--rm``: the ended container is removed with its anonymous volumes; a failure is logged."""
+    try:
+        await remove(containers, live, force=True, volumes=True)
+    except ScowError as error:
+        log.error("container %s could not be removed: %s", live.record.id[:12], error)
+
+
+async def _remove_locked(containers: Containers, live: Live, volumes: bool) -> None:
+    record = live.record
+    state = msgspec.structs.replace(record.state, status="removing")
+    await containers.save(live, msgspec.structs.replace(record, state=state), durable=False)
+    await containers.drivers.call(STORAGE, record.storage_driver, "remove", lambda d: d.remove(record.id))
+    await asyncio.to_thread(_remove_tree, containers.directory(record.id))
+    await containers.state.commit(Delete(KIND, record.id))
+    containers.forget(live)
+    for session in live.sessions:
+        session.abort()
+    live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
+    await containers.tell(live, "destroy")
+    if volumes:
+        for point in record.mounts:
+            if point.anonymous:
+                await _remove_volume(containers, point.name)
+
+
+def _remove_tree(directory: object) -> None:
+    try:
+        shutil.rmtree(str(directory))
+    except FileNotFoundError:
+        log.debug("%s was gone already", directory)
+
+
+async def _remove_volume(containers: Containers, name: str) -> None:
+    try:
+        await containers.volumes.remove(name)
+    except (Conflict, NotFound) as error:
+        log.debug("volume %s stays: %s", name, error)

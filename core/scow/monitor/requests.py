@@ -1,0 +1,47 @@
+"""What operations of a monitor have in common: refusals, later answers, and the values in a request."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from scow.monitor.control import Connection
+from scow.monitor.process import Failure
+from scow.monitor.protocol import Message
+from scow.monitor.streams import Stdio
+
+
+class Refused(Exception):
+    """An operation cannot be done; *kind* tells the client which error to raise."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.kind = kind
+
+
+def child_module(name: str) -> Any:
+    """The runtime's child module, imported by the zygote before the fork. Raises `Refused` for another."""
+    module = sys.modules.get(name)
+    if module is None:
+        raise Refused(f"the zygote has not imported the child module {name}", "unsupported")
+    return module
+
+
+def set_size(stdio: Stdio, size: Any) -> None:
+    """The terminal will have *size* (rows, columns) where that is given and not zero."""
+    if size and size[0] and size[1]:
+        stdio.resize(int(size[0]), int(size[1]))
+
+
+def answerer(connection: Connection, seq: Any, result: Message) -> Callable[[Failure | None], None]:
+    """What answers the request *seq* later: with *result*, or with a failure."""
+
+    def answer(failure: Failure | None) -> None:
+        if failure:
+            connection.refuse(seq, failure["message"], failure["kind"], failure.get("errno", 0))
+        else:
+            connection.answer(seq, result)
+
+    return answer
