@@ -11,7 +11,7 @@ key                       environment                     default
 ``options.<kind>.<name>``                                 ``{}``: handed to that driver
 ``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
-``registries.<host>``                                     ``{insecure: false, mirrors: []}``
+``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``
 ``request_options``                                       ``{}``: ``<option>: allow|deny`` for ``scow.<option>``
 ``log_options``                                           ``{}``: default ``--log-opt``
 ``engine_name``           ``SCOW_ENGINE_NAME``            ``scow``
@@ -68,10 +68,12 @@ class PluginsConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """How one registry host is spoken to. *insecure*: plain HTTP, or a certificate that nobody vouches for."""
+    """How one registry host is spoken to. *insecure*: plain HTTP, or a certificate that nobody vouches for; *mirrors*
+    are asked first; *ca* is the file of the authorities that sign its certificate."""
 
     insecure: bool = False
     mirrors: tuple[str, ...] = ()
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,12 +313,13 @@ def _decision(value: Any, key: str, origin: str) -> str:
 
 def _registry(value: Any, key: str, origin: str) -> RegistryConfig:
     members = _mapping(value, key, origin)
-    unknown = sorted(set(members) - {"insecure", "mirrors"})
+    unknown = sorted(set(members) - {"insecure", "mirrors", "ca"})
     if unknown:
-        raise InvalidArgument(f"unknown key '{key}.{unknown[0]}' (from {origin}); valid keys: insecure, mirrors")
+        raise InvalidArgument(f"unknown key '{key}.{unknown[0]}' (from {origin}); valid keys: ca, insecure, mirrors")
     return RegistryConfig(
         insecure=_flag(members.get("insecure", False), key + ".insecure", origin),
         mirrors=_strings(members.get("mirrors", ()), key + ".mirrors", origin),
+        ca=_path(members["ca"], key + ".ca", origin) if members.get("ca") else None,
     )
 
 

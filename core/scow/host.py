@@ -30,7 +30,7 @@ from scow.errors import (
 )
 from scow.hook_calls import Listeners, blame, running
 from scow.installed import COMMANDS_GROUP, PLUGINS_GROUP, Installed, owner
-from scow.ports import KINDS, DriverContext, DriverKind
+from scow.ports import KINDS, REGISTRY, DriverContext, DriverKind
 from scow.ports.registry import Credentials
 from scow.workers import Pool
 
@@ -202,7 +202,9 @@ class PluginHost:
         for folder in (state_dir, run_dir):
             folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-        options = config.options.get(f"{kind.name}.{name}", {})
+        options = dict(config.options.get(f"{kind.name}.{name}", {}))
+        if kind is REGISTRY:
+            options["registries"] = config.registries
         return DriverContext(name, state_dir, run_dir, options, config.settings, config.engine_name)
 
     # --- hooks --------------------------------------------------------

@@ -35,7 +35,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "command", ["head -c 3000000 /dev/zero", "i=0; while [ $i -lt 9000 ]; do echo $i; i=$((i+1)); done"]
+    "command", ["head -c 3000000 /dev/zero", "i=0; while [ $i -lt 60000 ]; do echo $i; i=$((i+1)); done"]
 )
 def test_a_full_filesystem_neither_blocks_nor_kills_and_the_gap_is_told(
     tmp_path: Path, small: Path, command: str

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scow.engine import spec as specs
 from scow.engine.model import MountPoint
 from scow.engine.spec_defaults import MASKED_PATHS, READONLY_PATHS
 from scow.errors import InvalidArgument
@@ -377,6 +378,11 @@ def test_the_init_forwards_signals(lab: Lab) -> None:
     assert running.wait() == (3, "got\n")
 
 
+def test_the_init_shows_nothing_of_the_engine(lab: Lab) -> None:
+    output = lab.sh("cat /proc/1/cmdline; echo; cat /proc/1/comm", host=HostConfig(init=True))
+    assert output.replace("\0", "") == "scow-init\nscow-init\n"
+
+
 def test_the_init_reports_a_program_that_is_missing(lab: Lab) -> None:
     assert lab.refused("no-such", host=HostConfig(init=True))["kind"] == "not_found"
 
@@ -394,6 +400,16 @@ def test_devices_that_are_not_allowed_can_be_made_but_not_opened(lab: Lab) -> No
     assert "Operation not permitted" in lab.sh(script, host=HostConfig(cap_add=["SYS_RAWIO"]))
     rule = HostConfig(device_cgroup_rules=["c 1:5 r"])
     assert lab.sh("mknod /tmp/z c 1 5; head -c 1 /tmp/z | wc -c", host=rule) == "1\n"
+
+
+def test_an_update_of_device_rules_refuses_nothing_that_stays_allowed(lab: Lab) -> None:
+    host = HostConfig(device_cgroup_rules=["c 1:5 r", "c 1:1 r"])
+    running = lab.up("sh", "-c", "while head -c 1 /dev/zero >/dev/null; do :; done; echo refused", host=host)
+    for rules in (["c 1:1 rw"], ["c 1:5 rm", "c 1:2 rwm"], []) * 10:
+        lab.runtime.update(running.id, specs.resources(HostConfig(device_cgroup_rules=rules)))
+    assert running.exec("sh", "-c", "mknod /m c 1 1; head -c 1 /m")["code"] != 0
+    lab.runtime.delete(running.id)
+    assert running.wait() == (-signal.SIGKILL, "")
 
 
 def test_the_pids_limit_holds(lab: Lab) -> None:

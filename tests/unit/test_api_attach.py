@@ -261,23 +261,6 @@ def test_the_head_of_exec_never_comes_in_one_piece_with_output(client: Client) -
             assert read_to_end(sock) == framed(1, b"out\n")
 
 
-def test_the_output_ends_only_when_the_exit_code_is_known(client: Client, daemon: FakeDaemon) -> None:
-    exec_id = started_exec(client, "exit", "3")
-    execs = daemon.engine.execs
-    original = execs._set
-
-    def late(exec_id: str, **changes: Any) -> None:
-        if "exit_code" in changes:
-            asyncio.get_running_loop().call_later(0.1, lambda: original(exec_id, **changes))
-        else:
-            original(exec_id, **changes)
-
-    execs._set = late  # type: ignore[method-assign]
-    with client.opened("POST", f"/exec/{exec_id}/start", {}, UPGRADE) as (_, sock):
-        assert read_to_end(sock) == b""
-    assert client.get(f"/exec/{exec_id}/json").json["ExitCode"] == 3
-
-
 def test_exec_with_input(client: Client) -> None:
     exec_id = started_exec(client, "cat", AttachStdin=True)
     with client.opened("POST", f"/exec/{exec_id}/start", {}, UPGRADE, extra=b"early ") as (head, sock):

@@ -11,8 +11,6 @@ from scow.api.hijack import Taken, relay, take_over
 from scow.api.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from scow.api.call import Call
     from scow.engine.sessions import Session
 
@@ -32,9 +30,7 @@ async def attach(call: Call) -> web.StreamResponse:
     return await hand_over(call, session, stdin)
 
 
-async def hand_over(
-    call: Call, session: Session, stdin: bool, settled: Callable[[], Awaitable[None]] | None = None
-) -> web.StreamResponse:
+async def hand_over(call: Call, session: Session, stdin: bool) -> web.StreamResponse:
     """The client's connection is *session*'s until one of them ends; see `relay`."""
     try:
         connection, handler = take_over(call.request, head(call, session.tty))
@@ -42,7 +38,7 @@ async def hand_over(
         session.abort()
         raise
     try:
-        await relay(connection, session, stdin, settled)
+        await relay(connection, session, stdin)
     finally:
         connection.give_back(handler)
     return Taken()

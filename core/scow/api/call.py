@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from scow import __version__
+from scow.credentials import decode_registry_auth
 from scow.engine.system import API_VERSION
 from scow.errors import InvalidArgument
-from scow.ports.registry import Credentials
 from scow.types import decode
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
     from scow.engine.engine import Engine
+    from scow.ports.registry import Credentials
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -94,35 +93,7 @@ class Call:
 
     def credentials(self) -> Credentials | None:
         """What ``X-Registry-Auth`` holds (base64url JSON); None where it names nobody. Raises `InvalidArgument`."""
-        header = self.request.headers.get("X-Registry-Auth", "")
-        if not header:
-            return None
-        try:
-            raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-            auth = decode(raw, RegistryAuth)
-        except (binascii.Error, ValueError, InvalidArgument):
-            raise InvalidArgument("invalid X-Registry-Auth header: not base64url-encoded JSON") from None
-        return auth.credentials()
-
-
-class RegistryAuth(msgspec.Struct, kw_only=True, rename="lower"):
-    """Docker's AuthConfig, in ``X-Registry-Auth`` and as the body of ``POST /auth``."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    serveraddress: str = ""
-    identitytoken: str = ""
-    registrytoken: str = ""
-
-    def credentials(self) -> Credentials | None:
-        """As the engine takes them; *auth* (base64 of ``user:password``) stands in for the two."""
-        username, password = self.username, self.password
-        if self.auth and not username:
-            username, _, password = base64.b64decode(self.auth).decode().partition(":")
-        if not (username or self.identitytoken):
-            return None
-        return Credentials(username, password, self.identitytoken)
+        return decode_registry_auth(self.request.headers.get("X-Registry-Auth"))
 
 
 def _filters(value: Any) -> dict[str, list[str]]:

@@ -70,7 +70,7 @@ async def inspect_container(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     container = containers.get(call.args["id"])
     size = await containers.size(container.id) if call.flag("size") else None
-    return answer(inspect.inspect(container, call.engine.config.data_root, size))
+    return answer(inspect.inspect(container, call.engine.config.data_root, size, call.engine.execs.of(container.id)))
 
 
 async def start(call: Call) -> web.StreamResponse:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,17 +14,15 @@ from scow.api.call import answer, empty
 from scow.api.containers import console_size
 from scow.api.hijack import Taken, take_over
 from scow.api.routing import Route
-from scow.errors import CannotRun, CommandNotFound, NotFound, ScowError
+from scow.errors import CannotRun, CommandNotFound, ScowError
 from scow.types import ExecRequest
 
 if TYPE_CHECKING:
     from scow.api.call import Call
-    from scow.engine.execs import Execs
     from scow.engine.model import ExecRecord
     from scow.engine.sessions import StreamSession
 
 STDERR_FRAME = 2
-RECORDED_S = 0.3  # the end of the output and the exit code reach the engine on two sockets
 
 
 class ExecStart(msgspec.Struct, kw_only=True, rename="pascal"):
@@ -62,18 +59,7 @@ async def start(call: Call) -> web.StreamResponse:
     if session is None:
         return empty(200)
     stdin = execs.get(exec_id).request.attach_stdin
-    return await hand_over(call, session, stdin, lambda: _recorded(execs, exec_id))
-
-
-async def _recorded(execs: Execs, exec_id: str) -> None:
-    """Returns when the exit code is known, or after `RECORDED_S` (the client detached): clients ask for it as soon as
-    the output ends, and take "running" for 0."""
-    loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + RECORDED_S, 0.0005
-    with suppress(NotFound):  # the container is gone, and its execs with it
-        while execs.get(exec_id).running and loop.time() < deadline:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.02)
+    return await hand_over(call, session, stdin)
 
 
 def _abandon(starting: asyncio.Task[StreamSession | None]) -> None:

@@ -21,8 +21,6 @@ from scow.api.early import EarlyHandler
 from scow.errors import ScowError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiohttp.abc import AbstractStreamWriter
 
     from scow.engine.sessions import Session
@@ -226,11 +224,8 @@ def _widen(transport: asyncio.Transport) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
-async def relay(
-    connection: Connection, session: Session, stdin: bool, settled: Callable[[], Awaitable[None]] | None = None
-) -> None:
-    """Passes bytes between client and *session* until the session ends or the client is gone. The client sees the end
-    of output after *settled*.
+async def relay(connection: Connection, session: Session, stdin: bool) -> None:
+    """Passes bytes between client and *session* until the session ends or the client is gone.
 
     A client that is gone releases the session; what it had sent before still reaches the process.
     """
@@ -245,8 +240,6 @@ async def relay(
             await asyncio.wait((output, input_), return_when=asyncio.FIRST_COMPLETED)
         if output.done():
             output.result()
-            if settled is not None:
-                await settled()
             connection.finish()
             await connection.closed(LINGER_S)
     finally:

@@ -63,7 +63,8 @@ async def _import(call: Call) -> web.StreamResponse:
         raise Unsupported(f"import from {call.text('fromSrc')!r} is not supported", hint=hint)
     target = None
     if call.text("repo"):
-        target = with_tag(Reference.parse(call.text("repo"), default_tag=""), call.text("tag") or "latest")
+        named = Reference.parse(call.text("repo"), default_tag="")
+        target = with_tag(named, call.text("tag") or named.tag or "latest")
     changes, message, platform = call.texts("changes"), call.text("message"), call.text("platform")
 
     async def work(progress: streams.Progress) -> None:

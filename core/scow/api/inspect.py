@@ -71,8 +71,9 @@ def container_state(state: ContainerState) -> Json:
     }
 
 
-def inspect(container: Container, data_root: Path, size: tuple[int, int] | None) -> Json:
-    """Docker's ContainerInspectResponse; *size* is ``SizeRw`` and ``SizeRootFs`` where the client asked for them."""
+def inspect(container: Container, data_root: Path, size: tuple[int, int] | None, execs: list[str]) -> Json:
+    """Docker's ContainerInspectResponse; *execs* are the ids of its running execs, *size* is ``SizeRw`` and
+    ``SizeRootFs`` where the client asked for them."""
     directory = data_root / "containers" / container.id
     value: Json = {
         "Id": container.id,
@@ -92,7 +93,7 @@ def inspect(container: Container, data_root: Path, size: tuple[int, int] | None)
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": None,
+        "ExecIDs": execs or None,
         "HostConfig": host_config(container.host_config, container.request.host_config),
         "GraphDriver": {"Name": container.storage_driver, "Data": {}},
         "Mounts": [mount_point(mount) for mount in container.mounts],

@@ -23,7 +23,6 @@ POST   /containers/prune
 POST   /build
 POST   /build/prune
 POST   /build/cancel
-POST   /auth
 POST   /commit
 GET    /images/search
 GET    /images/get

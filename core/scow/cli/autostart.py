@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from scow.cli.session import note
 from scow.errors import Unavailable
@@ -22,22 +23,28 @@ _CGROUPS = ("/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/systemd/cgroup.
 
 
 def start(path: str) -> bool:
-    """A daemon listens on *path* when this answers true; false where we are not allowed to start one.
-
-    Raises `Unavailable` with the daemon's own words when it ended, or did not listen in time.
-    """
+    """A daemon listens on *path* when this answers true; false where we are not allowed to start one."""
     if os.geteuid() != 0:
         return False
+    ensure(path, daemon_program(), prepare=_own_cgroup)
+    return True
+
+
+def ensure(path: str, program: str, *, prepare: Callable[[], None] | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    """A daemon listens on *path*: the one that did, or *program*, which is started once however many ask.
+
+    *prepare* runs in the child before the program. Raises `Unavailable` with the daemon's own words when it ended, or
+    did not listen within *timeout_s*.
+    """
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o711, exist_ok=True)
     lock = os.open(os.path.join(directory, "autostart.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not listens(path):  # another one was quicker
-            _launch(path, os.path.join(directory, "scowd.log"))
+            _launch(path, program, os.path.join(directory, "scowd.log"), prepare, timeout_s)
     finally:
         os.close(lock)
-    return True
 
 
 def listens(path: str) -> bool:
@@ -50,30 +57,32 @@ def listens(path: str) -> bool:
         return True
 
 
-def _launch(path: str, log_path: str) -> None:
+def _launch(path: str, program: str, log_path: str, prepare: Callable[[], None] | None, timeout_s: float) -> None:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     begin = os.fstat(log).st_size
     try:
         daemon = subprocess.Popen(
-            [daemon_program()],
+            [program],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             start_new_session=True,
-            preexec_fn=_own_cgroup,
+            preexec_fn=prepare,
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise Unavailable(f"cannot start {daemon_program()}: {reason}", hint="is scow installed completely?") from error
+        raise Unavailable(f"cannot start {program}: {reason}", hint="is scow installed completely?") from error
     finally:
         os.close(log)
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while not listens(path):
         if daemon.poll() is not None:
             raise Unavailable(f"scowd could not start: {_last_words(log_path, begin)}", hint=f"its log is {log_path}")
         if time.monotonic() > deadline:
-            raise Unavailable(f"scowd does not listen on {path} after {TIMEOUT_S:.0f} s", hint=f"its log is {log_path}")
+            daemon.kill()
+            daemon.wait()
+            raise Unavailable(f"scowd does not listen on {path} after {timeout_s:.0f} s", hint=f"its log is {log_path}")
         time.sleep(POLL_S)
     daemon.returncode = 0  # it outlives us: nothing to wait for
     if sys.stderr.isatty():
@@ -91,7 +100,8 @@ def _last_words(log_path: str, begin: int) -> str:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(begin, size - LOG_TAIL))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return "; ".join(line.strip() for line in lines[-3:]) or "it wrote nothing"
+    words = "; ".join(line.strip() for line in lines[-3:])
+    return words.removeprefix("scowd: ") or "it wrote nothing"
 
 
 def _own_cgroup() -> None:

@@ -7,6 +7,7 @@ engine comes from the engine (``GET /scow/v1/containers/{id}/timeline``).
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
@@ -31,6 +32,7 @@ LOCAL_IMAGE = "apt.local/nginx"
 PAGE_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 10
 PORT = "80/tcp"
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 
 class Screen:
@@ -44,6 +46,7 @@ class Screen:
 
     def line(self, ms: float | None, step: str, driver: str = "", detail: str = "") -> None:
         shown = f"{ms:10.1f} ms" if ms is not None else " " * 13
+        detail = _DIGEST.sub(lambda match: match[1], detail)
         self._out(f"{shown}  {step:<24} {driver:<18} {self.dim}{detail}{self.plain}".rstrip())
 
     def quote(self, lines: list[str]) -> None:
@@ -174,8 +177,12 @@ def _pull(client: Client, screen: Screen, name: str) -> None:
         if status == "Waiting" or (layer, status) in seen:
             continue
         seen.add((layer, status))
+        ms = (time.perf_counter() - begin) * 1000
         size = f"{sizes[layer] / 1e6:.1f} MB" if layer in sizes else ""
-        screen.line((time.perf_counter() - begin) * 1000, status[:60], layer, size)
+        if layer:
+            screen.line(ms, status, layer, size)
+        else:
+            screen.line(ms, "registry", reference.host, status)
     screen.line((time.perf_counter() - begin) * 1000, "image is here", "", reference.familiar)
 
 

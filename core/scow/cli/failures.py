@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from scow.errors import (
@@ -39,6 +38,8 @@ _CANNOT_RUN = ("permission denied", "is a directory", "exec format error")
 
 def failure(status: int, body: bytes, what: str) -> ScowError:
     """The error that an answer with *status* means; *what* was asked, for answers without a message."""
+    import json
+
     try:
         answer = json.loads(body)
     except ValueError:

@@ -207,7 +207,9 @@ class Containers:
         if condition == "not-running" and not state.running and state.status != "restarting":
             future.set_result(WaitResult(state.exit_code, ""))
         else:
-            live.waiters.append((condition, future))
+            waiter = condition, future
+            live.waiters.append(waiter)
+            future.add_done_callback(lambda _: live.waiters.remove(waiter) if waiter in live.waiters else None)
         return future
 
     # ------------------------------------------------------------------ streams
@@ -322,6 +324,9 @@ class Containers:
         record = live.execs.get(exec_id)
         if record is not None:
             live.execs[exec_id] = msgspec.structs.replace(record, running=False, exit_code=exit_code)
+            end = live.exec_ends.pop(exec_id, None)
+            if end is not None:
+                end.set()
             self.spawn(self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)}))
 
     async def rebuild_spec(self, live: Live) -> dict[str, Any]:

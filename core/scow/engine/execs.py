@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ class Execs:
                 stdout=request.attach_stdout,
                 stderr=request.attach_stderr,
                 detach_keys=parse_keys(request.detach_keys),
+                recorded=live.exec_ends.setdefault(exec_id, asyncio.Event()),
             )
             await session.attach(monitor, exec_id)
         live.execs[exec_id] = msgspec.structs.replace(record, running=True)
@@ -99,6 +101,10 @@ class Execs:
         )
         rows, cols = console_size or request.console_size or (0, 0)
         await monitor.exec_create(record.id, plan, tty=request.tty, open_stdin=request.attach_stdin, size=(rows, cols))
+
+    def of(self, container_id: str) -> list[str]:
+        """The ids of the container's running execs."""
+        return [record.id for record in self._containers.live(container_id).execs.values() if record.running]
 
     def get(self, exec_id: str) -> ExecRecord:
         """Raises `NotFound` in Docker's words."""

@@ -194,6 +194,14 @@ class Images:
         await self._events.emit("image", "import", image.id, {"name": target.familiar if target else image.id})
         return image
 
+    async def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
+        """The credentials work at registry *host*; Docker's answer. Raises `Unauthorized`, `Unavailable`."""
+        backend = await self._backend(host)
+        told: Mapping[str, str] = await self._drivers.call(
+            REGISTRY, backend, "login", lambda driver: driver.login(host, credentials)
+        )
+        return told
+
     async def _backend(self, host: str) -> str:
         """The registry driver for *host*: the first that wants it, else the configured one."""
         default = self._config.drivers["registry"]

@@ -150,7 +150,7 @@ class Lifecycle:
             )
             await tear_down(self._containers, record, endpoints)
             live.spec = None
-            live.execs.clear()
+            live.forget_execs()
         if record.host_config.auto_remove:
             await auto_remove(self._containers, live)
         elif again:

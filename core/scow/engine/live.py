@@ -26,7 +26,8 @@ class Live:
     """The record is replaced after each commit; the rest is this process's alone and is made again after a restart.
 
     *lock* orders what changes the container; no hook or driver that may call back runs under it. *ended* is set when
-    the present run's end was recorded. *sessions* wait for the process to come. *spec* is the OCI configuration of the
+    the present run's end was recorded. *sessions* wait for the process to come. *exec_ends* are set when an
+    exec's exit code is recorded. *spec* is the OCI configuration of the
     present run, for execs.
     """
 
@@ -37,11 +38,19 @@ class Live:
     sessions: list[StreamSession] = field(default_factory=list)
     waiters: list[tuple[str, asyncio.Future[WaitResult]]] = field(default_factory=list)
     execs: dict[str, ExecRecord] = field(default_factory=dict)
+    exec_ends: dict[str, asyncio.Event] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
     timeline: Timeline = field(default_factory=Timeline)
     restart: asyncio.Task[None] | None = None
     failures: int = 0
     stop_wanted: bool = False
+
+    def forget_execs(self) -> None:
+        """The run is over: no exec is known, and nobody waits for the end of one."""
+        for end in self.exec_ends.values():
+            end.set()
+        self.exec_ends.clear()
+        self.execs.clear()
 
     def resolve(self, conditions: tuple[str, ...], result: WaitResult) -> None:
         """Those who wait for one of *conditions* have *result*."""

@@ -35,8 +35,9 @@ class Session(Protocol):
 class StreamSession:
     """A session that may be opened before its process exists: until `attach` it waits, and the first byte is kept.
 
-    *history* is given before the live bytes (``attach?logs=1``). *stdin*, *stdout* and *stderr* are what the client
-    asked for.
+    With *recorded* the end comes only when that is set: clients of an exec ask for its exit code as soon as the output
+    ends. *history* is given before the live bytes (``attach?logs=1``). *stdin*, *stdout* and *stderr* are what the
+    client asked for.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class StreamSession:
         stderr: bool,
         detach_keys: bytes,
         history: AsyncIterator[bytes] | None = None,
+        recorded: asyncio.Event | None = None,
     ) -> None:
         self.tty = tty
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
         self._scanner = DetachScanner(detach_keys) if tty and stdin else None
         self._history = history
+        self._recorded = recorded
         self._stream: AttachStream | None = None
         self._connected = asyncio.Event()
         self._ended = False
@@ -83,7 +86,10 @@ class StreamSession:
         await self._connected.wait()
         if self._stream is None or self.detached:
             return b""
-        return await self._stream.read()
+        data = await self._stream.read()
+        if not data and self._recorded is not None and not self._ended:
+            await self._recorded.wait()
+        return data
 
     async def write(self, data: bytes) -> None:
         """See `Session.write`; input for a client that did not ask for stdin is dropped."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from scow.monitor import loop as ev
-from scow.monitor.protocol import start_ticks
+from scow.monitor.protocol import decode_json, start_ticks
 from scow.monitor.streams import Stdio
 
 Failure = dict[str, Any]  # "message", "kind", "errno"
@@ -127,7 +126,7 @@ class Process:
     def _take_lines(self) -> None:
         while b"\n" in self._status:
             line, _, self._status = self._status.partition(b"\n")
-            report = json.loads(line)
+            report = decode_json(line.decode())
             if report.get("ready"):
                 self.state = "ready"
                 self._observer.ready()

@@ -25,7 +25,7 @@ MAX_PACKET = 1 << 16
 _LENGTH = struct.Struct("!I")
 _FD = struct.Struct("i")
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
-_loads = json.JSONDecoder().decode
+decode_json = json.JSONDecoder().decode  # json.loads looks at more than is needed, and every look is a page
 
 Message = dict[str, Any]
 
@@ -64,7 +64,7 @@ class Decoder:
         body = self._buffer[4 : 4 + length]
         self._buffer = self._buffer[4 + length :]
         try:
-            message = _loads(body.decode())
+            message = decode_json(body.decode())
         except ValueError as error:
             raise ProtocolError(f"malformed message: {error}") from error
         if not isinstance(message, dict):
@@ -92,7 +92,7 @@ def receive_packet(sock: socket.socket) -> tuple[Message | None, int | None]:
             (fd,) = _FD.unpack_from(payload)
     if not data:
         return None, fd
-    return _loads(data.decode()), fd
+    return decode_json(data.decode()), fd
 
 
 def socket_name(container_id: str) -> str:

@@ -46,6 +46,7 @@ class Zygote:
 
     def __init__(self, sock: socket.socket, run_root: str) -> None:
         self._sock = sock
+        self._sock_fd = sock.fileno()
         self._directory = f"{run_root}/m"
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         self._directory_fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -103,11 +104,11 @@ class Zygote:
         """In the child; never returns."""
         status = 1
         try:
+            # As few Python objects as possible: SIGCHLD keeps its empty handler (to name SIG_DFL writes to 40 pages
+            # of enum's), and descriptors are closed as numbers.
             os.setsid()
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._sock.close()
-            for fd in (self._wake_read, self._wake_write, self._directory_fd):
+            for fd in (self._sock_fd, self._wake_read, self._wake_write, self._directory_fd):
                 os.close(fd)
             monitor.run(container_id, self._directory, name, listener, control_fd)
             status = 0
@@ -136,7 +137,8 @@ def prepare(names: list[str]) -> list[Any]:
     modules = [importlib.import_module(name) for name in names]
     for signum in CAUGHT:
         signal.signal(signum, no_action)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # In the zygote and its monitors no signal interrupts anything; children set the mask back before execve.
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {signal.SIGCHLD})
     os.umask(0o022)
     os.chdir("/")
     syscalls.set_name(b"scow-zygote")

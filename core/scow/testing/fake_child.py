@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import termios
 import time
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ def oom_killed(plan: Plan) -> bool:
 
 def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, status_fd: int) -> None:
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the monitor blocks all
     if tty:
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     for number, fd in enumerate(stdio):

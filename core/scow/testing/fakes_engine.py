@@ -298,6 +298,9 @@ class FakeExecs:
     def _set(self, exec_id: str, **changes: Any) -> None:
         self._records[exec_id] = replace(self._records[exec_id], **changes)
 
+    def of(self, container_id: str) -> list[str]:
+        return [id for id, record in self._records.items() if record.container_id == container_id and record.running]
+
     def get(self, exec_id: str) -> ExecRecord:
         if exec_id not in self._records:
             raise NotFound(f"No such exec instance: {exec_id}")

@@ -112,10 +112,6 @@ class FakeImages:
                 return image
         raise NotFound(f"No such image: {Reference.parse(ref).familiar}")
 
-    def list(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
-        check_filters(filters or {}, ("dangling", "label", "reference", "before", "since", "until"))
-        return list(self.records.values())
-
     async def tag(self, ref: str, target: Reference) -> None:
         image = self.get(ref)
         self.records[image.id] = replace(image, tags=(*image.tags, str(target)))
@@ -142,6 +138,10 @@ class FakeImages:
         image = self.get(ref)
         created = image.created_ns // 10**9
         return [{"Id": image.id, "Created": created, "CreatedBy": "/bin/sh", "Tags": None, "Size": 1, "Comment": ""}]
+
+    def list(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
+        check_filters(filters or {}, ("dangling", "label", "reference", "before", "since", "until"))
+        return list(self.records.values())
 
 
 class FakeNetworks:

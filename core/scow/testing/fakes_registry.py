@@ -246,13 +246,12 @@ class FakeRegistry:
         if fault.kind == "wrong":
             data = _spoilt(data)
         limit = fault.after_bytes if fault.kind in ("fail", "truncate") else None
+        blob = _Blob(self, descriptor.digest, data[offset_bytes:], limit, fault.kind == "fail")
         with self._lock:
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)
         try:
-            yield io.BufferedReader(
-                _Blob(self, descriptor.digest, data[offset_bytes:], limit, fault.kind == "fail"), 16384
-            )
+            yield io.BufferedReader(blob, 16384)
         finally:
             with self._lock:
                 self._open -= 1

@@ -101,4 +101,5 @@ class FakeRuntime:
 def _plan(process: Mapping[str, Any]) -> Plan:
     environment = [entry for entry in process["env"] if not entry.startswith("PATH=")]
     program, *arguments = process["args"]
-    return {"args": [shutil.which(program) or program, *arguments], "env": [*environment, f"PATH={os.defpath}"], "cwd": "/"}
+    environment.append(f"PATH={os.defpath}")
+    return {"args": [shutil.which(program) or program, *arguments], "env": environment, "cwd": "/"}

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import InvalidArgument, NotFound, Unavailable
 from scow_runtime_native import stats
 from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
+from scow_runtime_native.device_program import Exemption, Rules, reduce_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+_EVERYTHING = "a *:* rwm"
 _FREEZE_TIMEOUT_S = 10.0
 _DELETE_TIMEOUT_S = 10.0
 _POLL_S = 0.002
@@ -105,19 +107,23 @@ class CgroupsV1:
                 reason = "this kernel does not offer it"
             raise InvalidArgument(f"cannot set {file} to {value}: {reason}") from error
 
-    def _apply_devices(self, path: str, rules: list[Mapping[str, Any]], *, new: bool) -> None:
+    def _apply_devices(self, path: str, rules: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+        """A new group takes the rules in their order; in a live one no device that stays allowed is refused for a
+        moment: what is missing is allowed first, then what is too much is denied."""
         directory = self._directory("devices", path)
+        wanted = reduce_rules(rules)
+        if wanted == Rules(True, ()):
+            if not new:  # a new group may do what its parent may
+                write(f"{directory}/devices.allow", "a")
+            return
+        has = set(read(f"{directory}/devices.list").splitlines()) if not new else {_EVERYTHING}
         with contextlib.ExitStack() as stack:
-            opened: dict[str, int] = {}
-            for rule in rules:
-                text = device_rule(rule)
-                if new and text == "a *:* rwm" and rule.get("allow") and not opened:
-                    continue  # a new group may do what its parent may
-                file = "devices.allow" if rule.get("allow") else "devices.deny"
-                if file not in opened:
-                    opened[file] = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-                    stack.callback(os.close, opened[file])
-                os.write(opened[file], text.encode())
+            if wanted.allow or _EVERYTHING in has:
+                _write_rules(stack, directory, [(bool(rule.get("allow")), device_rule(rule)) for rule in rules])
+                return
+            lines = {_line(exemption) for exemption in wanted.exemptions}
+            allowed = [(True, line) for line in sorted(lines - has)]
+            _write_rules(stack, directory, allowed + [(False, line) for line in sorted(has - lines)])
 
     def _apply_memory(self, path: str, memory: Mapping[str, Any]) -> None:
         if "memory" not in self._mounts:
@@ -269,6 +275,22 @@ def _remove(directory: str) -> bool:
             raise
         return False
     return True
+
+
+def _write_rules(stack: contextlib.ExitStack, directory: str, rules: list[tuple[bool, str]]) -> None:
+    opened: dict[str, int] = {}
+    for allow, line in rules:
+        file = "devices.allow" if allow else "devices.deny"
+        if file not in opened:
+            opened[file] = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+            stack.callback(os.close, opened[file])
+        os.write(opened[file], line.encode())
+
+
+def _line(exemption: Exemption) -> str:
+    """As ``devices.list`` shows it."""
+    major, minor = ("*" if value < 0 else str(value) for value in (exemption.major, exemption.minor))
+    return f"{exemption.type} {major}:{minor} {''.join(letter for letter in 'rwm' if letter in exemption.access)}"
 
 
 def device_rule(rule: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from scow_runtime_native import stats
 from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _WANTED = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb")
 _FREEZE_TIMEOUT_S = 10.0
@@ -36,7 +36,7 @@ class CgroupsV2:
     """
 
     def __init__(
-        self, hierarchies: Hierarchies, limit_devices: Callable[[str, list[Mapping[str, Any]]], None] | None = None
+        self, hierarchies: Hierarchies, limit_devices: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None
     ) -> None:
         self._mount = hierarchies.v2 or ""
         self._controllers = [name for name in _WANTED if name in hierarchies.v2_controllers]

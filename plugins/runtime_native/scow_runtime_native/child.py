@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native import init
+from scow_runtime_native import init, title
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
         status = STATUS_FD
         sys.close_range(len(fds))
         _reset_signals()
+        title.replace(b"scow-init")
         main()
     except BaseException as error:  # noqa: BLE001  (nothing may run on in the monitor's code)
         with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _SYS_BPF = 321 if platform.machine() == "x86_64" else 280
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _GET_FD_BY_ID, _PROG_QUERY = 5, 8, 9, 13, 16
@@ -48,10 +48,10 @@ class Rules(NamedTuple):
     """A reduced rule list: *allow* is the default."""
 
     allow: bool
-    exceptions: tuple[Exemption, ...]
+    exemptions: tuple[Exemption, ...]
 
 
-def reduce_rules(rules: list[Mapping[str, Any]]) -> Rules:
+def reduce_rules(rules: Sequence[Mapping[str, Any]]) -> Rules:
     """OCI device rules, in order, as a default and its exceptions; a new group may do everything."""
     default = True
     exceptions: dict[tuple[str, int, int], frozenset[str]] = {}
@@ -85,7 +85,7 @@ def assemble(rules: Rules) -> bytes:
         _instruction(_LOAD_W, _MAJOR_R, _R1, 4),
         _instruction(_LOAD_W, _MINOR_R, _R1, 8),
     ]
-    for exception in rules.exceptions:
+    for exception in rules.exemptions:
         program += _block(exception, rules.allow)
     program += [_instruction(_MOVE_K, _R0, immediate=int(rules.allow)), _instruction(_EXIT)]
     return b"".join(program)
@@ -116,7 +116,7 @@ def _block(exception: Exemption, default: bool) -> list[bytes]:
     return [*block, _instruction(_MOVE_K, _R0, immediate=int(not default)), _instruction(_EXIT)]
 
 
-def attach(directory: str, rules: list[Mapping[str, Any]]) -> None:
+def attach(directory: str, rules: Sequence[Mapping[str, Any]]) -> None:
     """*rules* hold for the processes of the cgroup *directory* and below, in place of earlier ones."""
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -17,7 +17,8 @@ NOT_FOUND = "not_found"  # exit code 127
 
 
 class StageError(ScowError):
-    """Set-up or execve failed in *stage*; *kind* decides the exit code that the client sees."""
+    """Set-up or execve failed in *stage* (put before the message; ``""`` where that says enough); *kind* decides the
+    exit code that the client sees."""
 
     def __init__(self, message: str, *, stage: str, kind: str = SETUP, errno: int = 0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

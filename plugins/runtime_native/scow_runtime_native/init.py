@@ -109,7 +109,7 @@ def write_sysctls(sysctls: Iterable[tuple[str, str]]) -> None:
         except OSError as error:
             name = path.removeprefix("/proc/sys/").replace("/", ".")
             text = os.strerror(error.errno or 0).lower()
-            raise StageError(f"cannot set sysctl {name} to {value!r}: {text}", stage="sysctl", errno=error.errno or 0)
+            raise StageError(f"cannot set sysctl {name} to {value!r}: {text}", stage="", errno=error.errno or 0)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -46,7 +46,7 @@ def _set_oom_score(value: int, *, asked: bool) -> None:
         if asked:
             raise StageError(
                 f"cannot set oom_score_adj to {value}: {describe(error)}",
-                stage="oom_score_adj",
+                stage="",
                 errno=error.errno or 0,
                 hint="lowering it needs CAP_SYS_RESOURCE, which the engine does not have here",
             ) from error
@@ -60,7 +60,7 @@ def _set_rlimits(spec: dict[str, Any]) -> None:
             had = resource.getrlimit(number)[1]
             raise StageError(
                 f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
-                stage="rlimits",
+                stage="",
                 errno=getattr(error, "errno", 0) or errno.EPERM,
                 hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
             ) from error

@@ -12,6 +12,8 @@ import signal
 import termios
 from typing import NoReturn
 
+from scow.linux import syscalls as sys
+
 _NOT_FORWARDED = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU}
 _SYNCHRONOUS = {signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP}
 
@@ -32,6 +34,7 @@ def split(tty: bool, status_fd: int) -> None:
 
 
 def _serve(child: int, mask: set[signal.Signals], status_fd: int) -> NoReturn:
+    sys.set_name(b"scow-init")
     os.close(status_fd)  # the child's copy tells of a failed execve
     for fd in (0, 1, 2):
         os.close(fd)

@@ -87,7 +87,7 @@ def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
     if by_number is not None:
         return by_number
     if number is None:
-        raise StageError(f"unable to find user {wanted}: no matching entries in passwd file", stage="user")
+        raise StageError(f"unable to find user {wanted}: no matching entries in passwd file", stage="")
     return number, 0, "", ""
 
 
@@ -97,7 +97,7 @@ def _find_group(wanted: str, groups: list[list[str]]) -> int:
         if fields[0] == wanted and fields[2].isdigit():
             return int(fields[2])
     if number is None:
-        raise StageError(f"unable to find group {wanted}: no matching entries in group file", stage="user")
+        raise StageError(f"unable to find group {wanted}: no matching entries in group file", stage="")
     return number
 
 
@@ -106,5 +106,5 @@ def _number(text: str) -> int | None:
         return None
     number = int(text)
     if not 0 <= number <= _MAX_ID:
-        raise StageError(f"uids and gids must be in range 0-{_MAX_ID}: {text}", stage="user")
+        raise StageError(f"uids and gids must be in range 0-{_MAX_ID}: {text}", stage="")
     return number
