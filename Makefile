@@ -46,7 +46,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python -m tests.benchmarks.bench
 
 # the pages of docs/reference, from the sources (tests/docs fails where they are stale)
 docs: setup

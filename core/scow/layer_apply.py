@@ -29,7 +29,16 @@ _METADATA = b".wh..wh."  # of AUFS; says nothing about files
 _OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.")  # overlayfs acts on them: not for images to set
 _TYPES = {CHAR: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 # The file itself is not to be had: a name that the filesystem refuses is the tar's fault, a full disk is not.
-_REFUSED = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EXDEV, errno.ERANGE}
+_REFUSED = {
+    errno.EFBIG,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.EXDEV,
+    errno.ERANGE,
+}
 
 
 class Whiteouts(Enum):

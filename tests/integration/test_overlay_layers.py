@@ -18,7 +18,8 @@ from scow.layers import Whiteouts, apply_layer, overlay_diff
 from scow.linux.mounts import mounted
 from scow.ports import DriverContext, Mount
 from scow.testing.fakes_registry import FileTree, make_tar
-from scow.testing.storage import ACTIVE, add, described, entry, layer_key, names
+from scow.testing.storage import ACTIVE
+from scow.testing.trees import add, described, entry, layer_key, names
 from scow_storage_overlay import OverlayDriver
 
 pytestmark = pytest.mark.root
@@ -163,6 +164,19 @@ def test_check_tries_a_mount_that_nobody_sees(driver: OverlayDriver, tmp_path: P
         broken._state_dir = place
         with pytest.raises((DriverUnusable, OSError)):
             broken.check()
+
+
+def test_any_name_of_the_data_root_will_do(tmp_path: Path) -> None:
+    odd = tmp_path / "a:b,c d=e+f"
+    for path in (odd / "state", tmp_path / "at"):
+        path.mkdir(parents=True)
+    driver = OverlayDriver(DriverContext("overlay", odd / "state", tmp_path))
+    driver.check()
+    key = add(driver, "two", add(driver, "one", None, {"a": "1"}), {"b": "1"})
+    for recipe in (driver.view(key), driver.prepare(ACTIVE, key)):
+        with mounted(recipe, str(tmp_path / "at")) as at:
+            assert sorted(os.listdir(at)) == ["a", "b"]
+    driver.close()
 
 
 def test_a_volatile_root_can_be_mounted_again(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from scow.ports import STORAGE
 from scow.reference import Reference
 from scow.state import State
 from scow.testing.fakes_registry import make_image, make_tar
-from scow.testing.storage import names
+from scow.testing.trees import names
 from tests.registry import HAVE_REGISTRY, running_registry
 
 pytestmark = [

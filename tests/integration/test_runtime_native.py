@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from scow.engine import spec as specs
 from scow.engine.model import MountPoint
 from scow.engine.spec_defaults import MASKED_PATHS, READONLY_PATHS
 from scow.errors import InvalidArgument
 from scow.linux import syscalls
-from scow.ports import DriverContext
 from scow.testing.runtime import BUSYBOX, Lab, eventually
 from scow.types import ContainerConfig, DeviceMapping, HostConfig, Ulimit
-from scow_runtime_native import NativeRuntime, cgroups, child, device_program
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (Debian: busybox-static)"),
 ]
 DEFAULT_CAPABILITIES = 0xA80425FB  # capsh --decode of a container of dockerd
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    context = DriverContext("native", tmp_path / "state", tmp_path / "run", engine=f"test-{os.getpid()}")
-    lab = Lab(NativeRuntime(context), tmp_path)
-    try:
-        yield lab
-    finally:
-        lab.close()
 
 
 def status(text: str) -> dict[str, str]:
@@ -328,133 +311,3 @@ def test_the_umask_and_the_signals_are_ordinary(lab: Lab) -> None:
     found = status(lab.run("cat", "/proc/self/status")[1])
     assert found["Umask"] == "0022"
     assert int(found["SigIgn"], 16) == int(found["SigBlk"], 16) == 0
-
-
-# ---------------------------------------------------------------- working directory, terminal, init
-
-
-def test_a_working_directory_that_is_missing_is_made(lab: Lab) -> None:
-    assert lab.sh("pwd", config=ContainerConfig(working_dir="/srv/app")) == "/srv/app\n"
-
-
-def test_a_terminal_controls_the_program(lab: Lab) -> None:
-    code, output = lab.run(
-        "sh", "-c", "tty; echo $TERM; echo there > /dev/tty", tty=True, config=ContainerConfig(tty=True)
-    )
-    assert (code, output.replace("\r", "")) == (0, "/dev/console\nxterm\nthere\n")
-
-
-def test_a_terminal_of_an_exec_can_be_opened_in_the_container(lab: Lab) -> None:
-    master, slave = child.open_terminal(lab.up().pid)
-    try:
-        os.write(slave, b"hello\n")
-        assert os.read(master, 100) == b"hello\r\n" and os.isatty(slave)
-    finally:
-        os.close(master)
-        os.close(slave)
-
-
-def test_a_terminal_is_not_taken_from_what_the_container_made_of_dev(lab: Lab) -> None:
-    running = lab.up(
-        "sh", "-c", "umount /dev/pts; ln -s /dev/null /dev/pts/ptmx; sleep 60", host=HostConfig(privileged=True)
-    )
-    assert eventually(lambda: os.path.islink(f"/proc/{running.pid}/root/dev/pts/ptmx"))
-    with pytest.raises(OSError, match="no pseudoterminal multiplexer"):
-        child.open_terminal(running.pid)
-
-
-def test_the_init_reaps_orphans_and_passes_the_exit_code_on(lab: Lab) -> None:
-    script = "(sleep 0.2 & ) ; sleep 0.5; ps | grep -c '\\[sleep\\]'; exit 5"
-    assert lab.run("sh", "-c", script, host=HostConfig(init=True)) == (5, "0\n")
-
-
-def test_the_init_forwards_signals(lab: Lab) -> None:
-    running = lab.up(
-        "sh", "-c", "trap 'echo got; exit 3' TERM; while :; do sleep 0.05; done", host=HostConfig(init=True)
-    )
-    assert eventually(lambda: len(lab.runtime.processes(running.id)) >= 2)
-    running.exec("sleep", "0.2")  # the shell has set its trap
-    os.kill(running.pid, signal.SIGTERM)
-    assert running.wait() == (3, "got\n")
-
-
-def test_the_init_shows_nothing_of_the_engine(lab: Lab) -> None:
-    output = lab.sh("cat /proc/1/cmdline; echo; cat /proc/1/comm", host=HostConfig(init=True))
-    assert output.replace("\0", "") == "scow-init\nscow-init\n"
-
-
-def test_the_init_reports_a_program_that_is_missing(lab: Lab) -> None:
-    assert lab.refused("no-such", host=HostConfig(init=True))["kind"] == "not_found"
-
-
-# ---------------------------------------------------------------- cgroups
-
-
-def test_the_container_sees_its_own_cgroup_as_the_root(lab: Lab) -> None:
-    lines = lab.sh("cat /proc/self/cgroup").splitlines()
-    assert lines and all(line.endswith(":/") for line in lines)
-
-
-def test_devices_that_are_not_allowed_can_be_made_but_not_opened(lab: Lab) -> None:
-    script = "mknod /tmp/mem c 1 1; head -c 1 /tmp/mem 2>&1 || true; head -c 1 /dev/zero | wc -c"
-    assert "Operation not permitted" in lab.sh(script, host=HostConfig(cap_add=["SYS_RAWIO"]))
-    rule = HostConfig(device_cgroup_rules=["c 1:5 r"])
-    assert lab.sh("mknod /tmp/z c 1 5; head -c 1 /tmp/z | wc -c", host=rule) == "1\n"
-
-
-def test_an_update_of_device_rules_refuses_nothing_that_stays_allowed(lab: Lab) -> None:
-    host = HostConfig(device_cgroup_rules=["c 1:5 r", "c 1:1 r"])
-    running = lab.up("sh", "-c", "while head -c 1 /dev/zero >/dev/null; do :; done; echo refused", host=host)
-    for rules in (["c 1:1 rw"], ["c 1:5 rm", "c 1:2 rwm"], []) * 10:
-        lab.runtime.update(running.id, specs.resources(HostConfig(device_cgroup_rules=rules)))
-    assert running.exec("sh", "-c", "mknod /m c 1 1; head -c 1 /m")["code"] != 0
-    lab.runtime.delete(running.id)
-    assert running.wait() == (-signal.SIGKILL, "")
-
-
-def test_the_pids_limit_holds(lab: Lab) -> None:
-    output = lab.run(
-        "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo done", host=HostConfig(pids_limit=5)
-    )
-    assert "done" not in output[1] and "fork" in output[1]
-
-
-def test_a_limit_that_cannot_be_set_leaves_nothing(lab: Lab) -> None:
-    with pytest.raises(InvalidArgument, match="cannot set cpuset.cpus to 4000"):
-        lab.make("true", host=HostConfig(cpuset_cpus="4000"))
-    assert lab.runtime.list() == []
-
-
-def test_a_cgroup_parent_of_the_users_choice_is_remembered(lab: Lab) -> None:
-    parent = f"scow-test-{os.getpid()}"
-    running = lab.up(host=HostConfig(cgroup_parent=f"/{parent}"))
-    assert f"/{parent}/{running.id}" in Path(f"/proc/{running.pid}/cgroup").read_text()
-    assert lab.runtime.list() == [running.id] and running.pid in lab.runtime.processes(running.id)
-    lab.runtime.delete(running.id)
-    assert lab.runtime.list() == []
-    for folder in Path("/sys/fs/cgroup").glob(f"*/{parent}"):
-        folder.rmdir()
-
-
-def test_the_device_program_of_version_2_holds_in_the_kernel_and_can_be_replaced(tmp_path: Path) -> None:
-    mount = cgroups.detect_host().v2
-    if mount is None:
-        pytest.skip("no cgroup2 is mounted")
-    group = Path(mount, f"scow-test-{os.getpid()}")
-    group.mkdir()
-    try:
-        zero, null = {"type": "c", "major": 1, "minor": 5}, {"type": "c", "major": 1, "minor": 3}
-        script = f"echo 0 > {group}/cgroup.procs; head -c 1 /dev/zero | wc -c; (: < /dev/null) && echo 0 || echo 1"
-
-        def tried(rules: list[dict[str, Any]]) -> list[str]:
-            device_program.attach(str(group), rules)
-            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
-            return done.stdout.split()
-
-        deny: dict[str, Any] = {"allow": False, "access": "rwm"}
-        assert tried([deny, {"allow": True, "access": "rw", **zero}]) == ["1", "1"]
-        assert tried([deny, {"allow": True, "access": "rw", **null}]) == ["0", "0"]
-        assert tried([{"allow": True, "access": "rwm"}]) == ["1", "0"]
-    finally:
-        assert eventually(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()

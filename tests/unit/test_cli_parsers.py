@@ -12,7 +12,7 @@ from scow.cli import mounts, ports, sizes
 from scow.cli.hosts import DEFAULT_HOST, choose
 from scow.cli.moments import timestamp
 from scow.cli.terminal import DETACH_KEYS, KeyWatch, detach_keys
-from scow.errors import InvalidArgument
+from scow.errors import InvalidArgument, Unsupported
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,12 @@ def test_the_flag_goes_before_the_environment(flag: str | None, environ: Any, ex
 
 def test_a_tcp_host_has_dockers_port() -> None:
     assert choose("tcp://box", {})[2:4] == ("box", 2375)
+
+
+@pytest.mark.parametrize(("host", "verify"), [("https://box", ""), ("tcp://box", "1")])
+def test_plain_tcp_does_not_stand_in_for_tls(host: str, verify: str) -> None:
+    with pytest.raises(Unsupported, match="TLS to .* is not spoken"):
+        choose(host, {"DOCKER_TLS_VERIFY": verify})
 
 
 def test_a_host_that_cannot_be_read_names_where_it_comes_from() -> None:

@@ -19,7 +19,7 @@ from scow.layers import Whiteouts, apply_layer, tree_diff
 from scow.linux.trees import remove_tree, tree_usage
 from scow.tar_reader import TarReader
 from scow.testing.fakes_registry import FileTree, make_tar
-from scow.testing.storage import described, entry, names
+from scow.testing.trees import described, entry, names
 
 
 def applied(root: Path, tar: bytes | FileTree, whiteouts: Whiteouts = Whiteouts.DELETE) -> Path:

@@ -119,7 +119,7 @@ def obtain_image(client: Client, screen: Screen, wanted: str | None) -> str:
         return LOCAL_IMAGE
     try:
         _pull(client, screen, HUB_IMAGE)
-    except Unavailable as error:
+    except ScowError as error:  # unreachable after all, a rate limit, a proxy in between
         screen.line(None, "Docker Hub", "", f"does not serve ({error.message}): taking {LOCAL_IMAGE} instead")
     else:
         return HUB_IMAGE

@@ -19,10 +19,12 @@ from scow.engine.volumes import Volumes
 from scow.engine.zygote import Zygote
 from scow.events import Events
 from scow.host import PluginHost
-from scow.ports import NETWORK, RUNTIME, STORAGE, VOLUME
+from scow.ports import RUNTIME, STORAGE
 from scow.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scow.config import Config
     from scow.engine.model import Container
 
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 class Engine:
     """Made cheap; `open` makes it work and sets *ready*. The API answers ``_ping`` before that and waits for the rest.
 
-    *failed* is what kept it from opening.
+    *repaired* says what `open` mended, *problems* what this host lacks: containers that need it say so at their start.
     """
 
     state: State
@@ -51,6 +53,7 @@ class Engine:
         self.drivers = Drivers(self.host)
         self.ready = asyncio.Event()
         self.repaired: list[str] = []
+        self.problems: Sequence[str] = ()
 
     async def open(self) -> None:
         """State is read, the kernel is compared with it, and what differed is repaired."""
@@ -80,12 +83,11 @@ class Engine:
         for part in (self.images, self.volumes, self.networks, self.containers):
             await asyncio.to_thread(part.load)
         await self.drivers.driver(STORAGE, self.config.drivers["storage"])
-        await self.drivers.driver(VOLUME, self.config.drivers["volume"])
-        await self.drivers.driver(NETWORK, self.config.drivers["network"])
         await self.networks.ensure_builtin()
         await asyncio.to_thread(self.host.load_plugins)
         reconcile = Reconcile(self.containers)
         self.repaired = await reconcile.run()
+        self.problems = self.networks.problems
         for line in self.repaired:
             log.warning("repaired: %s", line)
         self.ready.set()

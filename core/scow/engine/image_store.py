@@ -55,7 +55,7 @@ class ImageStore:
         """By id, tag, repository digest or unique prefix of an id, in Docker's order. Raises `NotFound`."""
         found = self.find(ref)
         if found is None:
-            raise NotFound(f"No such image: {shown(ref)}", hint="docker pull brings images")
+            raise NotFound(f"No such image: {shown(ref)}")
         return found
 
     def find(self, ref: str) -> Image | None:
@@ -77,9 +77,19 @@ class ImageStore:
         matching = [image for id, image in self._images.items() if id.startswith("sha256:" + prefix[1])]
         return matching[0] if len(matching) == 1 else None
 
-    async def put(self, image: Image, *, tags: Iterable[str] = (), digests: Iterable[str] = ()) -> Image:
-        """*image* is stored, and has *tags* and *digests* besides those that its record had; answers it as stored."""
+    async def name(self, id: str, *, tags: Iterable[str] = (), digests: Iterable[str] = ()) -> Image:
+        """The image *id* has *tags* and *digests*, too. Raises `NotFound` where it was removed meanwhile."""
+        return await self.put(None, id=id, tags=tags, digests=digests)
+
+    async def put(
+        self, image: Image | None, *, id: str = "", tags: Iterable[str] = (), digests: Iterable[str] = ()
+    ) -> Image:
+        """*image* (None: the one called *id*) is stored, and has *tags* and *digests* besides those that its record
+        had; answers it as stored."""
         async with self._changing:
+            image = image or self._images.get(id)
+            if image is None:
+                raise NotFound(f"No such image: {id}")
             before = self._images.get(image.id)
             kept_tags, kept_digests = (before.tags, before.digests) if before else ((), ())
             image = replace(image, tags=_merged(kept_tags, tags), digests=_merged(kept_digests, digests))
@@ -93,7 +103,9 @@ class ImageStore:
         """*image* has none of *names* (tags and repository digests) any more."""
         async with self._changing:
             gone = set(names)
-            current = self._images[image.id]
+            current = self._images.get(image.id)
+            if current is None:
+                raise NotFound(f"No such image: {image.id}")
             image = replace(
                 current,
                 tags=tuple(tag for tag in current.tags if tag not in gone),

@@ -59,6 +59,7 @@ class Images:
         self._collector = Collector(drivers, content, self._store, leases)
         downloads = asyncio.Semaphore(PARALLEL)
         self._parts = Parts(drivers, content, self._store, leases, self._collector, downloads, WeakValueDictionary())
+        self._removing = asyncio.Lock()
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
 
     def load(self) -> None:
@@ -165,7 +166,7 @@ class Images:
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
             digest = await Push(self._parts, image, one, backend, credentials, progress).run()
-            await self._store.put(image, digests=[str(one.with_digest(digest))])
+            await self._store.name(image.id, digests=[str(one.with_digest(digest))])
             attributes = {**image.config.config.labels, "name": one.familiar_name}
             await self._events.emit("image", "push", one.familiar, attributes)
 
@@ -221,12 +222,16 @@ class Images:
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         target = target if target.tag else target.with_tag("latest")
-        await self._store.put(image, tags=[str(target)])
+        image = await self._store.name(image.id, tags=[str(target)])
         await self._emit("tag", image, target.familiar)
 
     async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
         """The name *ref* is gone, and with its last name the image; by id the image with its names. Answers
         ``{"Untagged": …}`` and ``{"Deleted": …}``. Raises `NotFound`, `Conflict` by Docker's rules."""
+        async with self._removing:
+            return await self._remove(ref, force)
+
+    async def _remove(self, ref: str, force: bool) -> list[dict[str, str]]:
         image = self._store.get(ref)
         users = self._in_use(image.id)
         name = named_by(image, ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import msgspec
 from scow.engine.filters import check_filters, match_labels
 from scow.engine.model import NetworkRecord
 from scow.engine.names import find, new_id
-from scow.errors import NotFound
+from scow.errors import NotFound, ScowError
 from scow.ports import NETWORK
 from scow.ports.network import Network
 from scow.state import Put
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from scow.ports.network import Attachment, NetworkDriver
     from scow.state import State
 
+log = logging.getLogger(__name__)
+
 KIND = "network"
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 BRIDGE_NAME = "com.docker.network.bridge.name"
 
 
 class Networks:
-    """Every network by id. *containers* answers all containers, for what is attached where."""
+    """Every network by id. *containers* answers all containers, for what is attached where; *problems* are the drivers
+    that this host cannot run."""
 
     def __init__(
         self, drivers: Drivers, state: State, config: Config, containers: Callable[[], Sequence[Container]]
@@ -43,6 +47,7 @@ class Networks:
         self._containers = containers
         self._records: dict[str, NetworkRecord] = {}
         self._names: dict[str, str] = {}
+        self.problems: list[str] = []
 
     def load(self) -> None:
         """Reads the records; blocking, at start only."""
@@ -64,7 +69,14 @@ class Networks:
         """The networks of drivers that keep something in the kernel are there, with *attachments* (network id and
         attachment of each running container). Answers what was repaired."""
         drivers = sorted({record.network.driver for record in self._records.values()})
-        return [line for driver in drivers for line in await self._restore(driver, attachments)]
+        repaired = []
+        for driver in drivers:
+            try:
+                repaired += await self._restore(driver, attachments)
+            except ScowError as error:  # the engine works without it; who needs the network is told at its start
+                self.problems.append(f"networks of driver {driver} cannot be used: {error}")
+                log.error("%s", self.problems[-1])
+        return repaired
 
     async def _restore(self, driver: str, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
         mine = [record.network for record in self._records.values() if record.network.driver == driver]
@@ -83,7 +95,10 @@ class Networks:
         """Nothing of any network is in the kernel; `restore` makes it again."""
         for record in list(self._records.values()):
             network = record.network
-            await self._drivers.call(NETWORK, network.driver, "remove", partial(_remove, network=network))
+            try:
+                await self._drivers.call(NETWORK, network.driver, "remove", partial(_remove, network=network))
+            except ScowError as error:
+                log.warning("network %s is left: %s", network.name, error)
 
     def get(self, ref: str) -> NetworkRecord:
         """By id, name or unique id prefix; raises `NotFound` ("network x not found")."""

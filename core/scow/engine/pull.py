@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARALLEL = 3
-RESOLVE_DEADLINE_S = 3600.0  # an image that a registry builds on demand takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Pull:
             top = self._ref.digest or served.descriptor.digest
             known = await self._up_to_date(top)
             if known is not None:
-                return await self._done(known, top, "Image is up to date for")
+                return self._said(known, top, "Image is up to date for")
             served, document = await self._one_manifest(served, document)
             manifest = manifests.parse_manifest(document, served.descriptor.digest, served.descriptor.media_type)
             with self._parts.leases.hold([manifest.digest, manifest.config.digest, *_digests(manifest)]):
@@ -115,7 +114,7 @@ class Pull:
                     size_bytes=sum(sizes),
                     layer_sizes=tuple(sizes),
                 )
-                return await self._done(image, top, "Downloaded newer image for")
+                return await self._done(image, top)
         except BaseException as error:
             await self._undo(chains, error)
             raise
@@ -124,26 +123,31 @@ class Pull:
         self._parts.content.put(config, manifest.config.digest)
         self._parts.content.put(served.data, manifest.digest)
 
-    async def _done(self, image: Image, top: str, status: str) -> Image:
-        tags = [str(self._ref)] if self._ref.tag and not self._ref.digest else []
-        if tags:
-            before = self._parts.store.by_name(tags[0])
-            if status.startswith("Downloaded") and before is not None and before.id == image.id:
-                status = "Image is up to date for"
+    async def _done(self, image: Image, top: str) -> Image:
+        before = self._parts.store.by_name(str(self._ref))
+        news = before is None or before.id != image.id
         async with self._parts.leases.settling:
-            image = await self._parts.store.put(image, tags=tags, digests=[str(self._ref.with_digest(top))])
+            image = await self._parts.store.put(image, tags=self._tags(), digests=[str(self._ref.with_digest(top))])
+        return self._said(image, top, "Downloaded newer image for" if news else "Image is up to date for")
+
+    def _tags(self) -> list[str]:
+        return [str(self._ref)] if self._ref.tag and not self._ref.digest else []
+
+    def _said(self, image: Image, top: str, status: str) -> Image:
         self._progress({"status": f"Digest: {top}"})
         self._progress({"status": f"Status: {status} {self._ref.familiar}"})
         return image
 
     async def _up_to_date(self, top: str) -> Image | None:
-        """The image that this digest named before, if it is of the right platform and its snapshots are there."""
-        image = self._parts.store.by_name(str(self._ref.with_digest(top)))
-        if image is None or not self._fits(image.config) or not self._parts.content.exists(image.manifest_digest):
-            return None
-        if image.chain_id is not None and not await self._has_snapshot(image.chain_id):
-            return None
-        return image
+        """The image that this digest named before, with the reference's tag, if it is of the right platform and what
+        it consists of is there. *settling* keeps it there until it has the tag."""
+        async with self._parts.leases.settling:
+            image = self._parts.store.by_name(str(self._ref.with_digest(top)))
+            if image is None or not self._fits(image.config) or not self._parts.content.exists(image.manifest_digest):
+                return None
+            if image.chain_id is not None and not await self._has_snapshot(image.chain_id):
+                return None
+            return await self._parts.store.put(image, tags=self._tags())
 
     def _fits(self, config: ImageConfig) -> bool:
         has = normal(Platform(config.os or "linux", config.architecture, config.variant))
@@ -232,7 +236,7 @@ class Pull:
             transfer = Download(backend, self._ref, blob, self._credentials, self._parts.content, line, self._cancelled)
             return transfer.run()
 
-        if await self._call("fetch", download, deadline_s=None):
+        if await self._call("fetch", download):
             self._received.append(blob.digest)
 
     async def _unpack(
@@ -262,11 +266,10 @@ class Pull:
         if isinstance(error, Unavailable) and "no space left" in error.message:
             await self._parts.collector.remove_unneeded(self._received)
 
-    async def _call(
-        self, method: str, fn: Callable[[RegistryBackend], Any], deadline_s: float | None = RESOLVE_DEADLINE_S
-    ) -> Any:  # what *fn* answers
+    async def _call(self, method: str, fn: Callable[[RegistryBackend], Any]) -> Any:  # what *fn* answers
+        """No deadline: an image that a registry builds on demand takes its time, and so does a large layer."""
         try:
-            return await self._parts.drivers.call(REGISTRY, self._backend, method, fn, deadline_s=deadline_s)
+            return await self._parts.drivers.call(REGISTRY, self._backend, method, fn, deadline_s=None)
         except NotFound as error:
             if method != "resolve" or error.message.startswith("manifest for"):
                 raise

@@ -98,13 +98,11 @@ class Push:
             sources = [repository for repository in elsewhere if repository != self._ref.repository]
             return backend.push_blob(self._ref, blob, open_blob, self._credentials, sent, sources)
 
-        pushed: bool = await self._call("push_blob", push, deadline_s=None)
+        pushed: bool = await self._call("push_blob", push)
         return pushed
 
-    async def _call(
-        self, method: str, fn: Callable[[RegistryBackend], Any], deadline_s: float | None = 600.0
-    ) -> Any:  # what *fn* answers
-        return await self._parts.drivers.call(REGISTRY, self._backend, method, fn, deadline_s=deadline_s)
+    async def _call(self, method: str, fn: Callable[[RegistryBackend], Any]) -> Any:  # what *fn* answers
+        return await self._parts.drivers.call(REGISTRY, self._backend, method, fn, deadline_s=None)
 
 
 def _digests(manifest: ImageManifest) -> list[str]:

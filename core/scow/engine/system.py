@@ -98,7 +98,7 @@ class System:
             "SecurityOptions": list(runtime.security_options),
             "Runtimes": {name: {"path": name} for name in engine.host.names(RUNTIME)},
             "DefaultRuntime": config.drivers[RUNTIME.name],
-            "Warnings": [*warnings, *_warnings(limits, now)],
+            "Warnings": [*warnings, *engine.problems, *_warnings(limits, now)],
         }
 
     async def _runtime(self) -> RuntimeInfo:

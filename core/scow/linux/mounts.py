@@ -221,10 +221,10 @@ def _remount_bind(path: str, options: Options) -> None:
 
 
 def _overlay(source: str, path: str, options: Options) -> None:
-    """mount(2) where its one page holds the options; for more lower directories ``lowerdir+`` (Linux 6.5), and before
-    that descriptors, whose names are short: about 230 layers."""
+    """mount(2) where its one page holds the options; for more lower directories, or names with a comma, ``lowerdir+``
+    (Linux 6.5), and before that descriptors, whose names are short: about 230 layers."""
     data = ",".join(options.data)
-    if len(os.fsencode(data)) < PAGE_BYTES:
+    if len(os.fsencode(data)) < PAGE_BYTES and data.count(",") == len(options.data) - 1 and "\\" not in data:
         sys.mount(source, path, "overlay", options.flags, data)
         return
     try:

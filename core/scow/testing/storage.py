@@ -21,7 +21,7 @@ import stat
 import tarfile
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -29,6 +29,7 @@ from scow.errors import Conflict, DriverUnusable, InvalidArgument, NotFound
 from scow.linux.mounts import mounted
 from scow.ports.storage import StorageDriver
 from scow.testing.fakes_registry import FileTree, make_tar
+from scow.testing.trees import add, described, entry, layer_key, names, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,21 +41,6 @@ if TYPE_CHECKING:
     Look = Callable[[Sequence[Mount]], AbstractContextManager[Path]]
 
 ACTIVE = "c0ffee" + "0" * 58
-
-
-def entry(kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
-    """A member for `make_tar` that is no plain file or has an owner, a mode, a time …"""
-    info = tarfile.TarInfo()
-    info.type = kind
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-    for name, value in fields.items():
-        setattr(info, name, value)
-    return info
-
-
-def layer_key(name: str) -> str:
-    """A chain ID for the layer *name*."""
-    return "sha256:" + hashlib.sha256(name.encode()).hexdigest()
 
 
 class StorageContract:
@@ -400,37 +386,3 @@ class StorageContract:
         with look(driver.prepare(ACTIVE, parent)) as root:
             assert len(names(root)) == many_layers + 1
             assert (root / "top").read_text() == str(many_layers - 1)
-
-
-def add(driver: StorageDriver, name: str, parent: str | None, files: FileTree) -> str:
-    """The layer *name* of *files* is applied on *parent*; answers its key."""
-    data = make_tar(files)
-    key = layer_key(name)
-    driver.apply(key, parent, "sha256:" + hashlib.sha256(data).hexdigest(), io.BytesIO(data))
-    return key
-
-
-def stream(files: FileTree) -> BinaryIO:
-    """The tar of *files*."""
-    return io.BytesIO(make_tar(files))
-
-
-def names(root: Path) -> list[str]:
-    """Every path below *root*, sorted."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-
-
-def described(root: Path) -> dict[str, tuple[Any, ...]]:
-    """Every path below *root* with what it is and holds."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for name in names(root):
-        path = root / name
-        status = path.lstat()
-        content: object = None
-        if stat.S_ISREG(status.st_mode):
-            content = path.read_bytes()
-        elif stat.S_ISLNK(status.st_mode):
-            content = os.readlink(path)
-        links = status.st_nlink if not stat.S_ISDIR(status.st_mode) else 0
-        found[name] = (status.st_mode, status.st_uid, status.st_gid, links, cast("Any", content))
-    return found

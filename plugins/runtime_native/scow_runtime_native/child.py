@@ -26,7 +26,7 @@ from scow_runtime_native.failure import StageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ALL_SIGNALS = frozenset(signal.valid_signals())
+_ALL_SIGNALS = (1 << 64) - 1
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
 _PTMX = os.makedev(5, 2)
 _TIOCSPTLCK = 0x40045431  # asm-generic/ioctls.h
@@ -119,14 +119,14 @@ def _spawn(
         # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
         # CVE-2016-9962). It sticks to the monitor, which has nothing to show either.
         sys.prctl(sys.PR_SET_DUMPABLE, 0)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        mask = sys.set_signal_mask(_ALL_SIGNALS)
         try:
             pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
             if pid == 0:
                 fds = (*stdio, start_read, status_write)
                 _child(fds if pidfd < 0 else (*fds, pidfd), main)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            sys.set_signal_mask(mask)
         on_error.pop_all()
     os.close(start_read)
     os.close(status_write)
@@ -196,7 +196,9 @@ def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
             os.dup2(fd, number, inheritable=number < START_FD)
         status = STATUS_FD
         sys.close_range(len(fds))
-        _reset_signals()
+        signal.set_wakeup_fd(-1)
+        sys.reset_signal_handlers()
+        sys.set_signal_mask(0)
         title.replace(b"scow-init")
         main()
     except BaseException as error:  # noqa: BLE001  (nothing may run on in the monitor's code)
@@ -207,14 +209,6 @@ def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
 
 def _park(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDIO_PARK)
-
-
-def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in _ALL_SIGNALS:
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _report(error: BaseException) -> bytes:

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from scow_storage_overlay.background import Trash
 from scow_storage_overlay.index import Entry, Index
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from scow.ports.storage import Usage
 
 _SPARES = 8
+
+
+class RootAttributes(NamedTuple):
+    """Mode and owner of a root directory."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
+DEFAULT_ROOT = RootAttributes(0o755, 0, 0)
 
 
 class SnapshotFolder:
@@ -38,13 +49,15 @@ class SnapshotFolder:
         self.trash = Trash(f"{state_dir}/trash", self._refill)
         self._discard_leftovers()
 
-    def active(self, key: str, parent: Entry | None, mode: int) -> Entry:
-        """A new active snapshot with empty parts, the first of which has *mode*. One rename where a spare is left."""
+    def active(self, key: str, parent: Entry | None, root: RootAttributes) -> Entry:
+        """A new active snapshot with empty parts, the first of which looks like *root*. One rename where a spare is
+        left."""
         entry = Entry(self.index.number(), key, parent, None)
         made = self._take_spare() or self._make(f"{self._stage}/{entry.number}")
-        if mode != 0o755:
-            os.chmod(f"{made}/{self._parts[0]}", mode)
         try:
+            if root != DEFAULT_ROOT:
+                os.chown(f"{made}/{self._parts[0]}", root.uid, root.gid)
+                os.chmod(f"{made}/{self._parts[0]}", root.mode)
             self.index.add(entry, made)
         except BaseException:
             self.discard(made)

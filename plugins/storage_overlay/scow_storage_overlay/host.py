@@ -18,6 +18,8 @@ def check_overlay(state_dir: str) -> None:
     """
     if os.geteuid() != 0:
         raise DriverUnusable("overlay needs root", hint="use the driver vfs, or run scowd as root")
+    if "\\" in state_dir:
+        raise DriverUnusable(f"overlayfs does not take a backslash in a name: {state_dir!r}")
     try:
         with tempfile.TemporaryDirectory(prefix="check-", dir=state_dir) as trial:
             _try(trial)
@@ -35,7 +37,8 @@ def _try(trial: str) -> None:
     context = sys.fsopen("overlay")
     try:
         for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")):
-            sys.fsconfig(context, sys.FSCONFIG_SET_STRING, key, f"{trial}/{name}")
+            path = f"{trial}/{name}"
+            sys.fsconfig(context, sys.FSCONFIG_SET_STRING, key, path.replace(":", "\\:") if key == "lowerdir" else path)
         with contextlib.suppress(SyscallError):  # without it the unmount syncs the whole filesystem below
             sys.fsconfig(context, sys.FSCONFIG_SET_FLAG, "volatile")
         sys.fsconfig(context, sys.FSCONFIG_CMD_CREATE)

@@ -12,8 +12,7 @@ from scow.layers import Whiteouts, apply_layer, overlay_diff
 from scow.linux.trees import tree_usage
 from scow.ports import Mount
 from scow.ports.storage import Snapshot, Usage
-
-from scow_storage_overlay.folder import SnapshotFolder
+from scow_storage_overlay.folder import DEFAULT_ROOT, RootAttributes, SnapshotFolder
 from scow_storage_overlay.host import check_overlay, filesystem_name
 from scow_storage_overlay.index import Entry
 
@@ -37,7 +36,8 @@ class OverlayDriver:
         self._folder = SnapshotFolder(context.state_dir, ("diff", "work"))
         self._empty = f"{context.state_dir}/empty"
         os.makedirs(self._empty, exist_ok=True)
-        self._modes: dict[int, int] = {}  # number of a committed snapshot → mode of its root
+        self._roots: dict[int, RootAttributes] = {}  # by the number of a committed snapshot
+        self._escaped = _escaped(str(self._folder.index.directory))
 
     def check(self) -> None:
         """Raise `DriverUnusable` without root, overlayfs, or a filesystem that can hold upper directories: a detached
@@ -62,15 +62,12 @@ class OverlayDriver:
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         """One rename of a directory that was made ahead."""
         below = self._folder.index.parent(parent)
-        return self._writable(self._folder.active(key, below, self._root_mode(below)))
+        return self._writable(self._folder.active(key, below, self._root(below)))
 
     def view(self, key: str) -> list[Mount]:
         """The chain without an upper directory. overlayfs wants two directories then: an empty one goes below."""
         entry = self._folder.index.get(key)
-        lower = self._lower(entry)
-        if len(lower) == 1:
-            lower.append(self._empty)
-        return [Mount("overlay", "overlay", "", ("ro", "lowerdir=" + ":".join(lower), *_features_off()))]
+        return [Mount("overlay", "overlay", "", ("ro", self._lowerdir(entry, at_least=2), *_features_off()))]
 
     def mounts(self, key: str) -> list[Mount]:
         """As `prepare` gave them."""
@@ -124,26 +121,33 @@ class OverlayDriver:
     def _lower(self, entry: Entry | None) -> list[str]:
         return [] if entry is None else [self._folder.path(each, "diff") for each in entry.chain()]
 
+    def _lowerdir(self, entry: Entry | None, at_least: int = 1) -> str:
+        chain = entry.chain() if entry is not None else []
+        directories = [f"{self._escaped}/{each.directory}/diff" for each in chain]
+        if len(directories) < at_least:
+            directories.append(_escaped(self._empty))
+        return "lowerdir=" + ":".join(directories)
+
     def _writable(self, entry: Entry) -> list[Mount]:
-        lower = self._lower(entry.parent) or [self._empty]
         directory = self._folder.path(entry)
         options = (
-            "lowerdir=" + ":".join(lower),
+            self._lowerdir(entry.parent),
             f"upperdir={directory}/diff",
             f"workdir={directory}/work",
             *self._extra,
         )
         return [Mount("overlay", "overlay", "", options)]
 
-    def _root_mode(self, below: Entry | None) -> int:
+    def _root(self, below: Entry | None) -> RootAttributes:
         """The root of a mount is that of the upper directory: it must look like the one below."""
         if below is None:
-            return 0o755
-        mode = self._modes.get(below.number)
-        if mode is None:
-            mode = stat.S_IMODE(os.stat(self._folder.path(below, "diff")).st_mode)
-            self._modes[below.number] = mode
-        return mode
+            return DEFAULT_ROOT
+        found = self._roots.get(below.number)
+        if found is None:
+            status = os.stat(self._folder.path(below, "diff"))
+            found = RootAttributes(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+            self._roots[below.number] = found
+        return found
 
     def list(self) -> list[Snapshot]:
         """From memory."""
@@ -154,6 +158,11 @@ def _copy_root(source: str, target: str) -> None:
     status = os.stat(source)
     os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
+
+
+def _escaped(path: str) -> str:
+    """*path* as one of several in a ``lowerdir`` option."""
+    return path.replace(":", "\\:")
 
 
 def _features_off() -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from scow.layers import Whiteouts, apply_layer, tree_diff
 from scow.linux.trees import tree_usage
 from scow.ports import Mount
 from scow.ports.storage import Snapshot, Usage
-
 from scow_storage_overlay.folder import SnapshotFolder
 from scow_storage_overlay.host import filesystem_name
 from scow_storage_overlay.index import Entry
