@@ -348,6 +348,7 @@ class FakeEngine:
         self.volumes = FakeVolumes()
         self.containers = FakeContainers(self.images, self.networks, self.events)
         self.execs = FakeExecs(self.containers)
+        self.problems: list[str] = []
         self.system = System(self.typed)
 
     @property
