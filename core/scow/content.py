@@ -102,7 +102,22 @@ class ContentStore:
         Waits while another one receives the same blob.
         """
         target = self.path(digest)
-        return Ingest(self.root / "ingest" / digest.replace(":", "-"), target, digest, size_bytes)
+        return Ingest(self._ingest_path(digest), target, digest, size_bytes)
+
+    def forget(self, digest: str) -> None:
+        """What was received of a blob that failed is gone, unless somebody is receiving it now."""
+        path = self._ingest_path(digest)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(fd)
 
     def delete(self, digest: str) -> int:
         """The blob is gone; answers how many bytes that gave back, 0 where there was none."""
@@ -133,6 +148,9 @@ class ContentStore:
             if digest not in referenced and _modified(path) < oldest:
                 path.unlink(missing_ok=True)
         return gone
+
+    def _ingest_path(self, digest: str) -> Path:
+        return self.root / "ingest" / check_digest(digest).replace(":", "-")
 
     def _put_file(self, name: str, value: object) -> None:
         path = self.root / name

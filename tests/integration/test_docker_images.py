@@ -165,6 +165,35 @@ def test_login_is_checked_by_the_registry(daemon: Daemon, tmp_path: Path) -> Non
         assert "secret" not in daemon.log.read_text()
 
 
+def test_a_blob_with_the_wrong_digest_is_refused_and_leaves_nothing(daemon: Daemon, registry: RunningRegistry) -> None:
+    name = f"{registry.host}/corrupt:v1"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo("only-here")
+        info.size = 4096
+        tar.addfile(info, io.BytesIO(os.urandom(4096)))
+    daemon.docker("import", "-", name, input=out.getvalue())
+    daemon.out("push", name)
+    daemon.out("rmi", name)
+    blobs = registry.folder / "registry/docker/registry/v2/blobs/sha256"
+    layer = max(blobs.glob("*/*/data"), key=lambda path: path.stat().st_mtime_ns * (path.stat().st_size > 4096))
+    content = bytearray(layer.read_bytes())
+    content[len(content) // 2] ^= 1
+    layer.write_bytes(content)
+    before = snapshots(daemon)
+    done = daemon.docker("pull", name, check=False)
+    assert done.returncode == 1
+    assert "digest" in done.stderr
+    assert name not in daemon.out("images", "--format", "{{.Repository}}:{{.Tag}}")
+    assert snapshots(daemon) == before
+    assert not (daemon.root / "data/content/blobs/sha256" / layer.parent.name).exists()
+
+
+def snapshots(daemon: Daemon) -> set[str]:
+    """The folders of the storage driver; a verified blob may stay, to be found by the next pull."""
+    return {str(path) for path in (daemon.root / "data" / "storage").glob("**/*") if path.is_dir()}
+
+
 def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "small"
     root.mkdir()

@@ -224,3 +224,31 @@ def test_a_broken_plugin_is_named_and_stops_nothing(tmp_path: Path) -> None:
     assert ("storage", "broken") in states
     assert "broken on purpose" in states["plugin", "b"]["reason"]
     daemon.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ({"drivers": {"storage": "zfs"}}, "no storage driver named 'zfs'"),
+        ({"drivers": {"storage": "zfs"}}, "installed: overlay, vfs"),
+        ({"drivers": {"storge": "overlay"}}, "storge"),
+        ({"no_such_key": 1}, "no_such_key"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_with_what_is_valid(
+    tmp_path: Path, key: dict[str, object], text: str
+) -> None:
+    daemon = Daemon(tmp_path / "engine", **key)
+    command = [sys.executable, "-m", "scow.daemon", "--config", str(daemon.config_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert str(daemon.config_file) in done.stderr
+
+
+def test_the_vfs_driver_runs_containers_too(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "engine", drivers={"storage": "vfs"}).start()
+    daemon.import_busybox()
+    assert daemon.out("info", "-f", "{{.Driver}}") == "vfs"
+    assert daemon.out("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo x > /f; cat /f") == "x"
+    daemon.cleanup()

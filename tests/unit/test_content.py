@@ -90,6 +90,16 @@ def test_what_was_received_is_kept_and_gone_on_with(store: ContentStore) -> None
     assert os.listdir(store.root / "ingest") == []
 
 
+def test_what_was_received_can_be_given_up(store: ContentStore) -> None:
+    with store.ingest(DIGEST, len(DATA)) as ingest:
+        ingest.write(DATA[:1000])
+        store.forget(DIGEST)
+        assert ingest.path.exists()
+    store.forget(DIGEST)
+    store.forget(DIGEST)
+    assert not ingest.path.exists()
+
+
 def test_who_waits_for_the_same_blob_finds_it_done(store: ContentStore) -> None:
     found: list[bool] = []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,62 @@ def test_a_broken_download_is_kept_for_the_next_pull(tmp_path: Path, monkeypatch
         before = kit.registry.fetched[small.layers[0].digest]
         await kit.pull("x")
         assert kit.registry.fetched[small.layers[0].digest] - before < small.layers[0].size_bytes - 400_000
+
+    run(tmp_path, test)
+
+
+def test_a_layer_is_unpacked_while_it_comes(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image({f"f{n}": os.urandom(1 << 20) for n in range(4)}, compression="none")
+        kit.registry.add("library/x", "latest", small)
+        applying, late = threading.Event(), []
+        kit.storage.before_apply = lambda key, diff_id: applying.set()
+
+        def wait_for_the_other(digest: str, offset: int) -> None:
+            if digest == small.layers[0].digest and offset > 3_000_000 and not applying.wait(10):
+                late.append(offset)
+
+        kit.registry.before_read = wait_for_the_other
+        await kit.pull("x")
+        assert late == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_download_that_starts_over_is_unpacked_from_the_beginning(tmp_path: Path, compression: str) -> None:
+    async def test(kit: Kit) -> None:
+        data = {f"f{n}": os.urandom(1 << 20) for n in range(4)}
+        small = image(data, compression=compression)
+        kit.registry.add("library/x", "latest", small)
+        kit.registry.seekable = False
+        kit.registry.fail_after(small.layers[0].digest, 3_000_000)
+        pulled = await kit.pull("x")
+        assert kit.storage.files(pulled.chain_id or "") == data
+
+    run(tmp_path, test)
+
+
+def test_a_failed_layer_ends_the_unpacking_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scow.engine.transfer.FIRST_PAUSE_S", 0.0)
+
+    async def test(kit: Kit) -> None:
+        slow, broken = {"slow": os.urandom(3 << 20)}, {"broken": os.urandom(1 << 20)}
+        small = image(slow, broken, compression="none")
+        kit.registry.add("library/x", "latest", small)
+        go_on = threading.Event()
+
+        def read(digest: str, offset: int) -> None:
+            if digest == small.layers[0].digest and offset > 1 << 20:
+                go_on.wait(10)
+            elif digest == small.layers[1].digest:
+                raise NotFound("blob unknown")
+
+        kit.registry.before_read = read
+        with pytest.raises(NotFound, match="blob unknown"):
+            await asyncio.wait_for(kit.pull("x"), 5)
+        go_on.set()
+        assert kit.storage.list() == []
 
     run(tmp_path, test)
 

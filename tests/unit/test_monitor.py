@@ -251,6 +251,27 @@ def test_a_terminal_echoes_and_gives_its_last_byte(play: Callable[[Story], None]
     play(story)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="pidfd_getfd of a process that is not dumpable needs CAP_SYS_PTRACE")
+def test_a_terminal_that_the_runtime_made_is_taken_over(play: Callable[[Story], None]) -> None:
+    async def story(made: Lab) -> None:
+        monitor, stream = await made.attached(
+            "stty size; read x; echo got $x",
+            stdin=True,
+            open_stdin=True,
+            tty=True,
+            size=(12, 34),
+            plan={"own_console": True, "setup_s": 0.1},
+        )
+        data = await stream.read()
+        while not data.endswith(b"\n"):
+            data += await stream.read()
+        await stream.write(b"hello\r")
+        assert data + await read_all(stream) == b"12 34\r\nhello\r\ngot hello\r\n"
+        assert (await exit_of(monitor))["exit_code"] == 0
+
+    play(story)
+
+
 def test_a_background_process_that_holds_the_pipe_does_not_hold_the_exit_back(play: Callable[[Story], None]) -> None:
     async def story(made: Lab) -> None:
         loop = asyncio.get_running_loop()

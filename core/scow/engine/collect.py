@@ -78,12 +78,13 @@ class Collector:
             await asyncio.to_thread(delete)
 
     async def remove_unneeded(self, digests: Iterable[str]) -> None:
-        """Those of the blobs *digests* that no image has are gone, whatever transfer brought them."""
+        """Those of the blobs *digests* that no image has are gone, and what was received of them."""
         async with self._leases.settling:
             needed = await asyncio.to_thread(self._blobs_of, self._store.all())
             if needed is not None:
                 for digest in set(digests) - needed:
                     await asyncio.to_thread(self._content.delete, digest)
+                    await asyncio.to_thread(self._content.forget, digest)
 
     async def sweep(self) -> list[str]:
         """What no image needs and is not new is gone: left by a crash, or by an image that was removed under a

@@ -164,7 +164,9 @@ class Containers:
 
     async def stop(self, ref: str, timeout_s: int | None = None, signal: str = "") -> None:
         """It does not run; raises `NotModified` when it did not."""
-        await self.lifecycle.stop(self.live(ref), timeout_s, signal)
+        live = self.live(ref)
+        await live.settled()
+        await self.lifecycle.stop(live, timeout_s, signal)
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str = "") -> None:
         """It was stopped where it ran, and runs."""
@@ -178,6 +180,7 @@ class Containers:
         """Its init got *signal*; after KILL it is not started again. Raises `Conflict` when it does not run."""
         live = self.live(ref)
         number = parse_signal(signal or "KILL")
+        await live.settled()
         if not live.record.state.running:
             raise Conflict(f"cannot kill container: {ref}: container {live.record.id} is not running")
         if number == parse_signal("KILL"):
@@ -262,6 +265,7 @@ class Containers:
     async def resize(self, ref: str, rows: int, cols: int) -> None:
         """Its terminal has that size; raises `Conflict` when it does not run."""
         live = self.live(ref)
+        await live.settled()
         if live.monitor is None:
             raise Conflict(f"container {live.record.id} is not running")
         await live.monitor.resize(rows, cols)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scow.engine.containers import Containers
     from scow.engine.model import Image, MountPoint
     from scow.engine.timeline import Timeline
-    from scow.types import CreateRequest, HostConfig
+    from scow.types import ContainerConfig, CreateRequest, HostConfig
 
 INTENT = "create"
 DEFAULT_SHM_BYTES = 64 << 20
@@ -73,7 +73,9 @@ async def _record(
     name = check_container_name(name) if name else random_name(containers.names())
     config = merge(request, image.config.config)
     host = _with_defaults(containers, request.host_config)
-    if not config.hostname and host.network_mode != "host" and not host.uts_mode:
+    if host.network_mode.startswith("container:"):
+        _share_names(containers, config, host)
+    elif not config.hostname and host.network_mode != "host" and not host.uts_mode:
         config.hostname = id[:12]
     path, args = command(config)
     warnings = spec.validate(config, host)
@@ -120,6 +122,17 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     if 0 < host.memory < MINIMUM_MEMORY_BYTES:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     return host
+
+
+def _share_names(containers: Containers, config: ContainerConfig, host: HostConfig) -> None:
+    """Who shares a network has the names of its owner; an owner that is not there is an error at start (as Docker)."""
+    if config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the network mode")
+    try:
+        owner = containers.get(host.network_mode.partition(":")[2]).config
+    except NotFound:
+        return
+    config.hostname, config.domainname = owner.hostname, owner.domainname
 
 
 async def _check_drivers(containers: Containers, host: HostConfig) -> None:

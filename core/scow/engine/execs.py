@@ -13,7 +13,7 @@ from scow.engine.detach import parse_keys
 from scow.engine.model import ExecRecord
 from scow.engine.names import new_id
 from scow.engine.sessions import StreamSession
-from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound, ScowError
 from scow.ports import RUNTIME
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Execs:
     async def create(self, container_ref: str, request: ExecRequest) -> str:
         """An exec that is not started; its id. Raises `Conflict` where the container does not run or is paused."""
         live = self._containers.live(container_ref)
+        await live.settled()
         _check_running(live.record)
         if not request.cmd:
             raise InvalidArgument("No exec command specified")
@@ -72,14 +73,13 @@ class Execs:
         live.execs[exec_id] = msgspec.structs.replace(record, running=True)
         try:
             pid = await monitor.exec_start(exec_id)
-        except BaseException as error:
-            code = error.exit_code if isinstance(error, CannotRun | CommandNotFound) else 126
+        except BaseException as error:  # noqa: BLE001  (recorded, and raised again)
+            failure = _refused(error)
+            code = failure.exit_code if isinstance(failure, ScowError) else CannotRun.exit_code
             live.execs[exec_id] = msgspec.structs.replace(record, running=False, exit_code=code)
             if session is not None:
                 session.abort()
-            if isinstance(error, CannotRun | CommandNotFound):
-                error.message = f"OCI runtime exec failed: {error.message}"
-            raise
+            raise failure from None
         current = live.execs.get(exec_id)
         if current is not None:
             live.execs[exec_id] = msgspec.structs.replace(current, pid=pid)
@@ -134,3 +134,12 @@ def _check_running(record: Container) -> None:
         raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
     if not record.state.running:
         raise Conflict(f"container {record.id} is not running")
+
+
+def _refused(error: BaseException) -> BaseException:
+    """What a client is told: a process that could not be set up (an unknown user) cannot be run, as Docker has it."""
+    if isinstance(error, CannotRun | CommandNotFound):
+        error.message = f"OCI runtime exec failed: {error.message}"
+    elif type(error) is ScowError:
+        return CannotRun(f"OCI runtime exec failed: {error.message}", hint=error.hint)
+    return error

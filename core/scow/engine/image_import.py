@@ -16,8 +16,8 @@ from scow.engine.image_changes import apply_changes
 from scow.engine.model import Image
 from scow.engine.progress import LayerProgress
 from scow.engine.times import rfc3339
-from scow.engine.transfer import unpack
-from scow.errors import ScowError, Unavailable
+from scow.engine.transfer import Unpacking, unpack
+from scow.errors import NotFound, ScowError, Unavailable
 from scow.layers import compress_gzip, decompress
 from scow.oci import OCI_CONFIG, OCI_LAYER_GZIP, Descriptor, Platform, digest_of
 from scow.ports import STORAGE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from scow.content import ContentStore
-    from scow.engine.pull import Parts
+    from scow.engine.pull_layers import Parts
     from scow.ports.storage import StorageDriver
 
     ProgressSink = Callable[[dict[str, Any]], None]
@@ -104,8 +104,11 @@ async def _unpack(parts: Parts, layer: Layer, progress: ProgressSink) -> int:
     line = LayerProgress(progress, layer.blob.digest)
 
     def apply(storage: StorageDriver) -> int:
-        stop = threading.Event()
-        return unpack(storage, parts.content, layer.blob.digest, layer.diff_id, None, layer.diff_id, line, stop)
+        try:
+            return storage.usage(layer.diff_id).size_bytes
+        except NotFound:
+            unpacking = Unpacking(layer.blob, layer.diff_id, None, layer.diff_id, line)
+            return unpack(storage, parts.content, unpacking, None, threading.Event())
 
     async with parts.unpacking.setdefault(layer.diff_id, asyncio.Lock()):
         try:

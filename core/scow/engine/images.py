@@ -16,7 +16,8 @@ from scow.engine.image_remove import check_delete, check_untag, named_by, names_
 from scow.engine.image_store import ImageStore
 from scow.engine.leases import Leases
 from scow.engine.progress import Broadcast
-from scow.engine.pull import PARALLEL, Parts, Pull
+from scow.engine.pull import Pull
+from scow.engine.pull_layers import PARALLEL, Parts
 from scow.engine.push import Push
 from scow.errors import Conflict, InvalidArgument, NotFound, PluginError
 from scow.oci import Platform

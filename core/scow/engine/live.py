@@ -45,6 +45,11 @@ class Live:
     failures: int = 0
     stop_wanted: bool = False
 
+    async def settled(self) -> None:
+        """A start or an end that was under way is recorded: its output may have told a client before."""
+        async with self.lock:
+            return
+
     def forget_execs(self) -> None:
         """The run is over: no exec is known, and nobody waits for the end of one."""
         for end in self.exec_ends.values():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scow.engine.model import Image
-    from scow.engine.pull import Parts
+    from scow.engine.pull_layers import Parts
     from scow.ports.registry import Credentials, RegistryBackend
 
     ProgressSink = Callable[[dict[str, Any]], None]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
 import queue
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from scow.errors import Corrupt, NotFound, ScowError, Unavailable, Unsupported
+from scow.engine.arrival import Cancelled
+from scow.errors import Corrupt, ScowError, Unavailable, Unsupported
 from scow.layers import decompress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scow.content import ContentStore, Ingest
+    from scow.engine.arrival import Arrival
     from scow.engine.progress import LayerProgress
     from scow.oci import Descriptor
     from scow.ports.registry import Credentials, RegistryBackend
@@ -32,12 +36,8 @@ _UNPACK_BYTES = 1 << 20
 _AHEAD = 8  # chunks that are inflated before the applier asks
 
 
-class Cancelled(ScowError):
-    """Nobody waits for the transfer any more."""
-
-
 class Download:
-    """One blob of *ref* on its way into *content*."""
+    """One blob of *ref* on its way into *content*; *arrival* follows it."""
 
     def __init__(
         self,
@@ -48,39 +48,49 @@ class Download:
         content: ContentStore,
         progress: LayerProgress,
         cancelled: threading.Event,
+        arrival: Arrival,
     ) -> None:
+        self._arrival = arrival
         self._backend, self._ref, self._blob, self._credentials = backend, ref, blob, credentials
         self._content, self._progress, self._cancelled = content, progress, cancelled
 
-    def run(self) -> bool:
-        """The content store has the blob; False where it had it before. Goes on where an earlier attempt ended, and
+    def run(self) -> None:
+        """The content store has the blob. Goes on where an earlier attempt ended, and
         tries again after a lost connection. Raises `Corrupt` for a wrong digest, and what the backend raises."""
-        if self._content.exists(self._blob.digest):
-            return False
         try:
-            with self._content.ingest(self._blob.digest, self._blob.size_bytes) as ingest:
-                return not ingest.done and self._receive_all(ingest)
+            self._run()
         except OSError as error:
             raise _disk_error(error, f"download blob {self._blob.digest}") from error
 
-    def _receive_all(self, ingest: Ingest) -> bool:
+    def _run(self) -> None:
+        path = str(self._content.path(self._blob.digest))
+        if not self._content.exists(self._blob.digest):
+            with self._content.ingest(self._blob.digest, self._blob.size_bytes) as ingest:
+                if not ingest.done:
+                    self._arrival.begin(str(ingest.path), ingest.offset)
+                    self._receive_all(ingest)
+                    self._arrival.finish()
+                    return
+        self._arrival.begin(path, self._content.size(self._blob.digest), complete=True)
+
+    def _receive_all(self, ingest: Ingest) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             resumed = ingest.offset > 0
             try:
                 self._receive(ingest)
                 ingest.commit()
-                return True
+                return
             except (Unavailable, Corrupt) as error:
                 # A wrong digest may come from what an earlier attempt left: once more from the start. Otherwise
                 # the registry has wrong bytes, and would send them again.
                 wrong = isinstance(error, Corrupt) and ingest.offset == 0
+                self._arrival.advance(ingest.offset)
                 if attempt == ATTEMPTS or (wrong and not resumed):
                     raise
                 log.info("download of %s from %s: %s; attempt %d", self._blob.digest, self._ref, error, attempt + 1)
             self._progress.status("Retrying")
             self._cancelled.wait(FIRST_PAUSE_S * 2 ** (attempt - 1))
             self._check()
-        return True
 
     def _receive(self, ingest: Ingest) -> None:
         if ingest.offset == self._blob.size_bytes:
@@ -91,6 +101,7 @@ class Download:
             if not ingest.offset:
                 raise
             ingest.restart()  # the backend cannot start in the middle
+            self._arrival.advance(0)
             self._copy(ingest)
 
     def _copy(self, ingest: Ingest) -> None:
@@ -99,6 +110,7 @@ class Download:
             while data := read(_CHUNK_BYTES):
                 self._check()
                 ingest.write(data)
+                self._arrival.advance(ingest.offset)
                 self._progress.count("Downloading", ingest.offset, self._blob.size_bytes)
 
     def _check(self) -> None:
@@ -106,42 +118,48 @@ class Download:
             raise Cancelled(f"download of {self._blob.digest} was cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacking:
+    """A layer, and the snapshot *chain* that it makes of *parent*."""
+
+    layer: Descriptor
+    chain: str
+    parent: str | None
+    diff_id: str
+    line: LayerProgress
+
+
 def unpack(
     storage: StorageDriver,
     content: ContentStore,
-    blob: str,
-    key: str,
-    parent: str | None,
-    diff_id: str,
-    progress: LayerProgress,
+    unpacking: Unpacking,
+    arrival: Arrival | None,
     cancelled: threading.Event,
 ) -> int:
-    """The snapshot *key* is *parent* with the layer *blob*; answers its bytes.
+    """The snapshot is there; answers its bytes. Reads from *arrival*, or where that is None from *content*.
 
-    Raises `Corrupt` where the uncompressed layer is not *diff_id* (nothing is left then), `Unavailable` for a full
-    disk, `Cancelled`.
+    Raises `Corrupt` where the uncompressed layer is not the diff ID (nothing is left then), `Unavailable` for a full
+    disk, `Cancelled`, `StartedOver`.
     """
-    try:
-        return storage.usage(key).size_bytes
-    except NotFound:
-        pass
-    total = content.size(blob)
-    with content.open(blob) as compressed:
+    blob = unpacking.layer.digest
+    with content.open(blob) if arrival is None else contextlib.nullcontext(cast("BinaryIO", arrival)) as compressed:
 
         def report() -> None:
-            progress.count("Extracting", compressed.tell(), total)
             if cancelled.is_set():
                 raise Cancelled(f"unpacking of {blob} was cancelled")
+            if arrival is None or arrival.complete:  # until then the line shows the download
+                unpacking.line.count("Extracting", compressed.tell(), unpacking.layer.size_bytes)
 
-        with LayerReader(decompress(compressed), report) as layer:
+        with LayerReader(compressed, report) as layer:
             try:
-                usage = storage.apply(key, parent, diff_id, cast("BinaryIO", layer))
+                stream = cast("BinaryIO", layer)
+                usage = storage.apply(unpacking.chain, unpacking.parent, unpacking.diff_id, stream)
             except OSError as error:
                 raise _disk_error(error, f"unpack layer {blob}") from error
             actual = layer.digest()
-    if actual != diff_id:
-        storage.remove(key)
-        raise Corrupt(f"layer {blob} unpacks to {actual}, its config says {diff_id}")
+    if actual != unpacking.diff_id:
+        storage.remove(unpacking.chain)
+        raise Corrupt(f"layer {blob} unpacks to {actual}, its config says {unpacking.diff_id}")
     return usage.size_bytes
 
 
@@ -153,11 +171,11 @@ def _disk_error(error: OSError, what: str) -> ScowError:
 
 
 class LayerReader:
-    """An uncompressed layer, read ahead and hashed by a thread of its own (inflating, hashing and file system calls
-    all let the GIL go, so that this takes two processors). *report* is called there for each chunk and may raise."""
+    """A layer, inflated and hashed ahead by a thread of its own (inflating, hashing and file system calls all let the
+    GIL go, so that this takes two processors). *report* is called there for each chunk and may raise."""
 
-    def __init__(self, source: BinaryIO, report: Callable[[], None]) -> None:
-        self._source = source
+    def __init__(self, compressed: BinaryIO, report: Callable[[], None]) -> None:
+        self._compressed = compressed
         self._report = report
         self._hasher = hashlib.sha256()
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
@@ -205,8 +223,9 @@ class LayerReader:
 
     def _run(self) -> None:
         try:
+            source = decompress(self._compressed)
             while not self._stop:
-                data = self._source.read(_UNPACK_BYTES)
+                data = source.read(_UNPACK_BYTES)
                 self._hasher.update(data)
                 self._report()
                 self._chunks.put(data)

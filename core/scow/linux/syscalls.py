@@ -33,6 +33,7 @@ SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
 SYS_CLONE3 = 435
 SYS_OPENAT2 = 437
+SYS_PIDFD_GETFD = 438
 SYS_MOUNT_SETATTR = 442
 
 CLONE_NEWTIME = 0x00000080
@@ -332,6 +333,12 @@ def pidfd_send_signal(pidfd: int, signum: int) -> None:
         _libc.syscall(SYS_PIDFD_SEND_SIGNAL, ctypes.c_int(pidfd), ctypes.c_int(signum), None, ctypes.c_uint(0)),
         "pidfd_send_signal",
     )
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate, close-on-exec, of *fd* of the process of *pidfd* (Linux 5.6; needs the right to trace it)."""
+    result: int = _libc.syscall(SYS_PIDFD_GETFD, ctypes.c_int(pidfd), ctypes.c_int(fd), ctypes.c_uint(0))
+    return _check(result, "pidfd_getfd", str(fd))
 
 
 def sethostname(name: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from scow.linux import syscalls
 from scow.monitor import loop as ev
 from scow.monitor.protocol import decode_json, start_ticks
 from scow.monitor.streams import Stdio
@@ -128,13 +129,22 @@ class Process:
             line, _, self._status = self._status.partition(b"\n")
             report = decode_json(line.decode())
             if report.get("ready"):
-                self.state = "ready"
-                self._observer.ready()
+                self._ready(report.get("console_fd"))
             elif "error" in report:
                 message = str(report["error"])
                 if report.get("stage") and report.get("kind", "setup") == "setup":
                     message = f"{report['stage']}: {message}"
                 self._fail({"message": message, "kind": report.get("kind", "setup"), "errno": report.get("errno", 0)})
+
+    def _ready(self, console_fd: int | None) -> None:
+        """It is set up. *console_fd* is where it holds the master of a terminal that it made in its own devpts."""
+        try:
+            self.stdio.terminal_ready(-1 if console_fd is None else syscalls.pidfd_getfd(self._pidfd, console_fd))
+        except OSError as error:
+            self._fail({"message": f"terminal: {error}", "kind": "setup", "errno": error.errno or 0})
+            return
+        self.state = "ready"
+        self._observer.ready()
 
     def _fail(self, failure: Failure) -> None:
         if self.state not in ("failed", "ended"):

@@ -125,13 +125,29 @@ class Stdio:
 
     def _open_tty(self) -> tuple[int, int, int]:
         master, slave = os.openpty()
+        self._use_terminal(master)
+        return slave, slave, slave
+
+    def _use_terminal(self, master: int) -> None:
         os.set_blocking(master, False)
         if self._size:
             fcntl.ioctl(master, termios.TIOCSWINSZ, _WINDOW.pack(*self._size, 0, 0))
-        self._input = os.dup(master)  # watched apart from the output side
-        self._outputs.append(Output(self, master, STDOUT))
+        self._outputs = [Output(self, master, STDOUT)]
+
+    def terminal_ready(self, master: int = -1) -> None:
+        """The process has its terminal: *master* where it made one in a devpts of its own, else that of `open`.
+
+        Only from here on clients' input goes to it. Nothing happens to pipes.
+        """
+        if not self.tty:
+            return
+        if master >= 0:
+            for output in self._outputs:
+                output.close()
+            self._use_terminal(master)
+        if self._outputs[0].fd >= 0:
+            self._input = os.dup(self._outputs[0].fd)  # watched apart from the output side
         self._update_input()
-        return slave, slave, slave
 
     def resize(self, rows: int, cols: int) -> None:
         """The terminal has that size, now or as soon as there is one; nothing happens to pipes."""

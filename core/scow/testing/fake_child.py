@@ -1,7 +1,8 @@
 """A runtime's child module without namespaces: fork and exec. It lets the monitor be tested without root.
 
-The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``; ``fail``: a message, reported in place of
-``ready``; ``raise``: what `create` raises; ``setup_s``: how long the set-up takes; ``oom``: what `oom_killed` answers.
+The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``, ``own_console``; ``fail``: a message,
+reported in place of ``ready``; ``raise``: what `create` raises; ``setup_s``: how long the set-up takes; ``oom``: what
+`oom_killed` answers.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def oom_killed(plan: Plan) -> bool:
 def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, status_fd: int) -> None:
     os.setsid()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the monitor blocks all
-    if tty:
+    if tty and not plan.get("own_console"):
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)
@@ -68,7 +69,7 @@ def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, st
     if plan.get("fail"):
         _report(status_fd, {"error": plan["fail"], "stage": "root", "errno": 1, "kind": "setup"})
         os._exit(1)
-    _report(status_fd, {"ready": True})
+    _report(status_fd, {"ready": True, **_console(plan)})
     if not os.read(start_fd, 1):
         os._exit(1)
     environment = dict(item.split("=", 1) for item in plan.get("env", ["PATH=/usr/bin:/bin"]))
@@ -80,6 +81,17 @@ def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, st
         message = f"exec: {plan['args'][0]}: {os.strerror(error.errno or 0).lower()}"
         _report(status_fd, {"error": message, "stage": "exec", "errno": error.errno, "kind": kind})
         os._exit(127)
+
+
+def _console(plan: Plan) -> dict[str, int]:
+    """A terminal that the process makes itself, as a runtime does in the container's devpts."""
+    if not plan.get("own_console"):
+        return {}
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(slave, number)
+    return {"console_fd": master}
 
 
 def _report(status_fd: int, report: dict[str, Any]) -> None:
