@@ -56,7 +56,7 @@ KEYS = {
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README.",
-    "registries": "`registries.<host>`: a mapping with `insecure` (flag) and `mirrors` (list of hosts or URLs).",
+    "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs).",
     "request_options": "`request_options.<option>`: `allow` or `deny`.",
     "log_options": "`log_options.<option>`: text.",
 }

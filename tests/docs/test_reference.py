@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_every_config_key_is_there_with_its_variable() -> None:
     assert set(rows) == {*config.PARSERS, *config.OPEN_PARSERS}
     for variable, key in config.VARIABLES.items():
         assert f"`{variable}`" in rows[key]
+    assert all(f"`{field.name}`" in rows["registries"] for field in dataclasses.fields(config.RegistryConfig))
 
 
 def test_what_is_said_to_be_unused_is_unused() -> None:

@@ -220,4 +220,4 @@ def _failure(task: asyncio.Future[None]) -> bytes:
         log.error("an operation failed after its answer began", exc_info=error)
         error = ScowError(f"internal error: {type(error).__name__}: {error}")
     text = f"{error.message}\n{error.hint}" if error.hint else error.message
-    return _encode({"errorDetail": {"message": text}, "error": text}) + b"\r\n"
+    return _encode({"errorDetail": {"code": error.http_status, "message": text}, "error": text}) + b"\r\n"

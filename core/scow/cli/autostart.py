@@ -19,6 +19,7 @@ from scow.errors import Unavailable
 TIMEOUT_S = 20.0
 POLL_S = 0.01
 LOG_TAIL = 4096
+started_pid = 0  # of the daemon that this command started
 _CGROUPS = ("/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/systemd/cgroup.procs")
 
 
@@ -26,12 +27,14 @@ def start(path: str) -> bool:
     """A daemon listens on *path* when this answers true; false where we are not allowed to start one."""
     if os.geteuid() != 0:
         return False
-    ensure(path, daemon_program(), prepare=_own_cgroup)
+    global started_pid  # one command, one daemon at most
+    started_pid = ensure(path, daemon_program(), prepare=_own_cgroup)
     return True
 
 
-def ensure(path: str, program: str, *, prepare: Callable[[], None] | None = None, timeout_s: float = TIMEOUT_S) -> None:
-    """A daemon listens on *path*: the one that did, or *program*, which is started once however many ask.
+def ensure(path: str, program: str, *, prepare: Callable[[], None] | None = None, timeout_s: float = TIMEOUT_S) -> int:
+    """A daemon listens on *path*: the one that did (0 is answered), or *program*, which is started once however many
+    ask (its pid is answered).
 
     *prepare* runs in the child before the program. Raises `Unavailable` with the daemon's own words when it ended, or
     did not listen within *timeout_s*.
@@ -41,8 +44,9 @@ def ensure(path: str, program: str, *, prepare: Callable[[], None] | None = None
     lock = os.open(os.path.join(directory, "autostart.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not listens(path):  # another one was quicker
-            _launch(path, program, os.path.join(directory, "scowd.log"), prepare, timeout_s)
+        if listens(path):  # another one was quicker
+            return 0
+        return _launch(path, program, os.path.join(directory, "scowd.log"), prepare, timeout_s)
     finally:
         os.close(lock)
 
@@ -57,7 +61,7 @@ def listens(path: str) -> bool:
         return True
 
 
-def _launch(path: str, program: str, log_path: str, prepare: Callable[[], None] | None, timeout_s: float) -> None:
+def _launch(path: str, program: str, log_path: str, prepare: Callable[[], None] | None, timeout_s: float) -> int:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     begin = os.fstat(log).st_size
     try:
@@ -87,6 +91,7 @@ def _launch(path: str, program: str, log_path: str, prepare: Callable[[], None] 
     daemon.returncode = 0  # it outlives us: nothing to wait for
     if sys.stderr.isatty():
         note(f"scow: started scowd (pid {daemon.pid}, log {log_path})")
+    return daemon.pid
 
 
 def daemon_program() -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
 import socket
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 import click
 
+from scow.cli import autostart
 from scow.cli.client import Client, path_of
 from scow.cli.grammar import command, flag, text
 from scow.cli.session import Session
@@ -83,10 +86,26 @@ def demo(context: Session, /, image: str | None, keep: bool) -> int:
         if keep:
             screen.title(f"the container runs on; stop it with: scow rm -f {container[:12]}")
             return 0
-        return _stop(client, screen, container)
+        code = _stop(client, screen, container)
+        _stop_engine(screen)
     except BaseException:
         _remove(client, container)
         raise
+    return code
+
+
+def _stop_engine(screen: Screen) -> None:
+    """The daemon that was started for this ends with it; one that ran before goes on."""
+    if not autostart.started_pid:
+        return
+    with screen.step("stop the engine", "scowd") as detail:
+        pidfd = os.pidfd_open(autostart.started_pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            ended, _, _ = select.select([pidfd], [], [], STOP_TIMEOUT_S)
+        finally:
+            os.close(pidfd)
+        detail.append("it was started for this" if ended else f"still ending after {STOP_TIMEOUT_S} s")
 
 
 def _engine(context: Session, screen: Screen) -> Client:

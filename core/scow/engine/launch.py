@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -68,8 +69,9 @@ class Launch:
             monitor = await spawned
             with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
                 init = await self._create(monitor, plan)
-            with self._timeline.step("network", record.host_config.network_mode, ""):
-                endpoints = await self._join_networks(init.pid, undo)
+            begun = time.perf_counter()
+            endpoints = await self._join_networks(init.pid, undo)
+            self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
             with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):
                 await monitor.ready()
             await self._connect_sessions(monitor)
@@ -257,6 +259,16 @@ def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, net
 
 def _detach_one(driver: NetworkDriver, network: Network, attachment: Attachment) -> None:
     driver.detach(network, attachment)
+
+
+def _shown(endpoints: dict[str, EndpointRecord]) -> str:
+    """The addresses and published ports of *endpoints*, for people."""
+    words = []
+    for attachment in (endpoint.attachment for endpoint in endpoints.values()):
+        if attachment is not None and attachment.ip_address:
+            words.append(attachment.ip_address)
+            words += [f"{p.host_ip or '*'}:{p.host_port} → {p.container_port}/{p.protocol}" for p in attachment.ports]
+    return " ".join(words)
 
 
 def _choose(binding: PortBinding, choices: tuple[int, ...], number: int) -> PortBinding:
