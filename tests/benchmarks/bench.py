@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.daemon import DOCKER, Daemon, busybox_tar
@@ -46,7 +47,7 @@ class Engine:
             raise RuntimeError(f"{self.name} {' '.join(words)}: {done.stderr.strip()[-300:]}")
         return done.stdout.strip()
 
-    def seconds(self, *words: str) -> float:
+    def seconds(self, words: Sequence[str]) -> float:
         """How long the command took."""
         start = time.perf_counter()
         subprocess.run([*self.argv, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
@@ -65,10 +66,8 @@ def report(bench: str, engine: str, values: list[float], unit: str) -> None:
         "max": ordered[-1],
     }
     ROWS.append(row)
-    print(
-        f"| {bench} | {engine} | {row['median']:.2f} | {ordered[0]:.2f} | {ordered[-1]:.2f} | {len(ordered)} | {unit} |",
-        flush=True,
-    )
+    shown = " | ".join(f"{value:.2f}" for value in (statistics.median(ordered), ordered[0], ordered[-1]))
+    print(f"| {bench} | {engine} | {shown} | {len(ordered)} | {unit} |", flush=True)
 
 
 def rounds(bench: str, engines: list[Engine], n: int, one: Callable[[Engine], float], unit: str, scale: float) -> None:
@@ -116,7 +115,8 @@ def pss_kib(pattern: str) -> int:
 def bench_run(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
     """run --rm true on the default bridge and without network"""
     for label, extra in (("run --rm (bridge)", ()), ("run --rm --network none", ("--network", "none"))):
-        rounds(label, engines, options.n, lambda e, x=extra: e.seconds("run", "--rm", *x, "busybox", "true"), "ms", 1e3)
+        command = ("run", "--rm", *extra, "busybox", "true")
+        rounds(label, engines, options.n, partial(Engine.seconds, words=command), "ms", 1e3)
 
 
 def bench_exec(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
@@ -124,7 +124,7 @@ def bench_exec(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
     for engine in engines:
         engine(*engine.remove, "bex", check=False)
         engine("run", "-d", "--name", "bex", "busybox", "sleep", "3000")
-    rounds("exec true", engines, options.n, lambda e: e.seconds("exec", "bex", "true"), "ms", 1e3)
+    rounds("exec true", engines, options.n, lambda e: e.seconds(("exec", "bex", "true")), "ms", 1e3)
     for engine in engines:
         engine(*engine.remove, "bex")
 
@@ -135,20 +135,20 @@ def bench_many(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
 
     def start(engine: Engine) -> float:
         engine(*engine.remove, *names, check=False)
-        before = pss_kib("scow-zygote|scow-monitor|scow.daemon") if engine.name == "scow" else 0
+        before = pss_kib(str(daemon.root)) if engine.name == "scow" else 0
         begun = time.perf_counter()
         for name in names:
             engine("run", "-d", "--name", name, "busybox", "sleep", "3000")
         took = time.perf_counter() - begun
         if engine.name == "scow":
             time.sleep(1)
-            grown = pss_kib("scow-zygote|scow-monitor|scow.daemon") - before
+            grown = pss_kib(str(daemon.root)) - before
             report("PSS per idle container", "scow", [grown / 50], "KiB")
         return took
 
     def both(engine: Engine) -> float:
         took = start(engine)
-        removed.setdefault(engine.name, []).append(engine.seconds(*engine.remove, *names))
+        removed.setdefault(engine.name, []).append(engine.seconds((*engine.remove, *names)))
         return took
 
     removed: dict[str, list[float]] = {}
@@ -194,7 +194,7 @@ def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
                 "/in",
             )
             engine("wait", "blog")
-            return options.log_mib / (time.perf_counter() - begun)
+            return float(options.log_mib / (time.perf_counter() - begun))
 
         def logs(engine: Engine) -> float:
             begun = time.perf_counter()
@@ -205,7 +205,7 @@ def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
                     got += len(chunk)
             if got < options.log_mib << 20:
                 raise RuntimeError(f"{engine.name}: {got} bytes of log came back")
-            return options.log_mib / (time.perf_counter() - begun)
+            return float(options.log_mib / (time.perf_counter() - begun))
 
         rounds("detached output, 100-byte lines", engines, options.reps, detached, "MiB/s", 1)
         rounds("logs", engines, options.reps, logs, "MiB/s", 1)
@@ -234,7 +234,7 @@ def bench_start(daemon: Daemon, engines: list[Engine], options: argparse.Namespa
         starts.append(time.perf_counter() - begun)
         daemon.api("GET", "/info")
         time.sleep(1)
-        memory.append(pss_kib(rf"scow-zygote|{re.escape(str(daemon.config_file))}") / 1024)
+        memory.append(pss_kib(str(daemon.root)) / 1024)
     report("daemon start to _ping", "scow", starts, "s")
     report("PSS of scowd and zygote", "scow", memory, "MiB")
 
@@ -243,7 +243,7 @@ def bench_cli(daemon: Daemon, engines: list[Engine], options: argparse.Namespace
     """scow --help and scow ps"""
     scow = Engine("scow-cli", [SCOW, "-H", f"unix://{daemon.socket}"])
     for words in (("--help",), ("ps",)):
-        rounds(f"scow {' '.join(words)}", [scow], options.n, lambda e, w=words: e.seconds(*w), "ms", 1e3)
+        rounds(f"scow {' '.join(words)}", [scow], options.n, partial(Engine.seconds, words=words), "ms", 1e3)
 
 
 BENCHES = {name.removeprefix("bench_"): fn for name, fn in list(globals().items()) if name.startswith("bench_")}

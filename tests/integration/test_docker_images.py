@@ -209,7 +209,7 @@ def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "no space left on device" in done.stderr
         assert daemon.out("images", "-aq") == ""
-        assert not [path for path in (root / "engine" / "data").rglob("big")]
+        assert not list((root / "engine" / "data").rglob("big"))
         daemon.cleanup()
     finally:
         subprocess.run(["umount", str(root)], check=True)

@@ -17,7 +17,7 @@ from scow_log_local.reader import SegmentReader
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 
-from monitor_lab import exit_of, lab  # noqa: E402
+from tests.unit.monitor_lab import exit_of, lab  # noqa: E402
 
 pytestmark = pytest.mark.root
 

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+
 from scow.errors import SyscallError
 from scow.linux import mounts
+from scow.linux.mount_options import parse_options
 from scow.ports import Mount
 
 pytestmark = pytest.mark.root
@@ -50,7 +52,7 @@ def test_an_overlay_of_many_layers_is_mounted_and_leaves_nothing(tmp_path: Path,
 
 def test_many_layers_work_through_descriptors_on_older_kernels(tmp_path: Path, place: Path) -> None:
     lower = [str(layer(tmp_path, f"a-rather-long-name-for-one-layer-{n}", **{f"f{n}": str(n)})) for n in range(100)]
-    options = mounts.parse_options((f"lowerdir={':'.join(lower)}",))
+    options = parse_options((f"lowerdir={':'.join(lower)}",))
     mounts._overlay_by_descriptors("overlay", str(place), options)
     try:
         assert len(list(place.iterdir())) == 100

@@ -127,8 +127,13 @@ def test_nobody_listening_says_so_with_a_cure(tmp_path: Path) -> None:
 
 
 def test_the_starter_is_asked_once(tmp_path: Path) -> None:
-    asked = []
-    client = Client(parse(f"unix://{tmp_path}/none", ""), starter=lambda: not asked.append(1))
+    asked: list[int] = []
+
+    def starter() -> bool:
+        asked.append(1)
+        return True
+
+    client = Client(parse(f"unix://{tmp_path}/none", ""), starter=starter)
     with pytest.raises(Unavailable):
         client.get("/info")
     assert asked == [1]

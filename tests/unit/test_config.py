@@ -94,7 +94,7 @@ def test_variables_of_flags_and_lists() -> None:
     [
         ("data_rot: /x", "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cgroup_parent, data_root,"),
         ("drivers: {disk: x}", "unknown key 'drivers.disk' (from {file}); valid keys: drivers.log,"),
-        ("registries: {a: {insecur: true}}", "unknown key 'registries.a.insecur' (from {file}); valid keys: ca, insecure,"),
+        ("registries: {a: {insecur: true}}", "unknown key 'registries.a.insecur' (from {file}); valid keys: ca,"),
         ("drivers: overlay", "drivers (from {file}): expected a mapping, got string 'overlay'"),
         ("data_root: 7", "data_root (from {file}): expected a string, got number 7"),
         ("data_root: var/lib", "data_root (from {file}): 'var/lib' is not an absolute path"),

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from image_kit import Kit, run
 
 from scow.engine.model import Container, ContainerState, Image
 from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.reference import Reference
 from scow.testing.fakes_registry import FileTree, make_image, make_tar
 from scow.types import ContainerConfig, CreateRequest, HostConfig
+from tests.unit.image_kit import Kit, run
 
 FILES: FileTree = {"bin/": None, "bin/sh": "#!", "data": "x" * 5000}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_kit import Kit, run
 
 from scow.errors import Corrupt, InvalidArgument, NotFound, ScowError, Unavailable
 from scow.oci import Platform, chain_ids, digest_of
 from scow.ports.registry import Credentials
 from scow.reference import Reference
 from scow.testing.fakes_registry import FileTree, SmallImage, make_image
+from tests.unit.image_kit import Kit, run
 
 BASE: FileTree = {"etc/": None, "etc/passwd": "root:x:0:0", "bin/sh": "#!"}
 BIG: FileTree = {f"file{n}": bytes([n]) * 70000 for n in range(10)}

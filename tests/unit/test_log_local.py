@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monitor_lab import frames
 
 from scow.engine import logs
 from scow.errors import InvalidArgument, Unsupported
@@ -19,6 +18,7 @@ from scow.ports import DriverContext
 from scow.ports.log import LogDriver, LogLimits, LogQuery
 from scow_log_local import LocalLog, NoLog
 from scow_log_local.reader import SegmentReader
+from tests.unit.monitor_lab import frames
 
 OUT, ERR = seg.STDOUT, seg.STDERR
 

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from monitor_lab import CHILD, Lab, exit_of, lab, output, read_all
 
 from scow.engine.monitor_client import MonitorConnection, Zygote
 from scow.errors import CannotRun, CommandNotFound, Conflict, ScowError, Unavailable
+from tests.unit.monitor_lab import CHILD, Lab, exit_of, lab, output, read_all
 
 Story = Callable[[Lab], Awaitable[None]]
 

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from monitor_lab import exit_of, lab, output, read_all
 
 from scow.engine.monitor_client import MonitorConnection
 from scow.errors import CommandNotFound, Conflict, NotFound
+from tests.unit.monitor_lab import exit_of, lab, output, read_all
 
 HOLD = "exec sleep 100"
 

@@ -92,6 +92,7 @@ class Engine:
             log.warning("repaired: %s", line)
         self.ready.set()
         self.containers.spawn(reconcile.boot())
+        self.containers.spawn(self.images.sweep())
 
     def _image_users(self, image_id: str) -> list[Container]:
         return [record for record in self.containers.records() if record.image_id == image_id]
