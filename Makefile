@@ -7,7 +7,7 @@ PROJECTS := pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.to
 SOURCES := core/scow $(wildcard plugins/*/scow_*)
 
 # what the engine needs of the host, and what its tests need beside
-HOST_PACKAGES := libseccomp2 libnftables1 debootstrap busybox-static iproute2
+HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
 TEST_PACKAGES := docker-registry skopeo runc crun curl
 
 .PHONY: setup run test test-all test-user lint format bench docs clean

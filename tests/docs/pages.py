@@ -31,11 +31,6 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*match) for match in _FENCE.findall(page.read_text())]
 
 
-def without_code(text: str) -> str:
-    """*text* without fenced blocks and literals."""
-    return re.sub(r"`[^`\n]*`", "", _FENCE.sub("", text))
-
-
 def links(page: Path) -> list[str]:
     """The targets of the links of *page*."""
     text = _FENCE.sub("", page.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from scow.engine import spec as specs
 from scow.errors import InvalidArgument
 from scow.testing.runtime import BUSYBOX, Lab, eventually
 from scow.types import ContainerConfig, HostConfig
-from scow_runtime_native import cgroups, child, device_program
+from scow_runtime_native import cgroups, device_program, terminal
 
 pytestmark = [
     pytest.mark.root,
@@ -28,21 +29,24 @@ def test_a_working_directory_that_is_missing_is_made(lab: Lab) -> None:
     assert lab.sh("pwd", config=ContainerConfig(working_dir="/srv/app")) == "/srv/app\n"
 
 
-def test_a_terminal_controls_the_program(lab: Lab) -> None:
-    code, output = lab.run(
-        "sh", "-c", "tty; echo $TERM; echo there > /dev/tty", tty=True, config=ContainerConfig(tty=True)
-    )
-    assert (code, output.replace("\r", "")) == (0, "/dev/console\nxterm\nthere\n")
+def test_a_terminal_is_of_the_containers_own_devpts_and_controls_the_program(lab: Lab) -> None:
+    script = "tty; echo $TERM; echo there > /dev/tty; echo here > /dev/console; ls /dev/pts"
+    code, output = lab.run("sh", "-c", script, tty=True, config=ContainerConfig(tty=True))
+    assert (code, output.split()) == (0, ["/dev/pts/0", "xterm", "there", "here", "0", "ptmx"])
 
 
-def test_a_terminal_of_an_exec_can_be_opened_in_the_container(lab: Lab) -> None:
-    master, slave = child.open_terminal(lab.up().pid)
-    try:
-        os.write(slave, b"hello\n")
-        assert os.read(master, 100) == b"hello\r\n" and os.isatty(slave)
-    finally:
-        os.close(master)
-        os.close(slave)
+def test_a_terminal_of_an_exec_is_of_the_containers_devpts(lab: Lab) -> None:
+    running = lab.up()
+    result = running.exec("sh", "-c", "tty; echo there > /dev/tty; ls -l $(tty) | cut -c1-10", tty=True, user="web")
+    assert (result["code"], result["output"].split()) == (0, ["/dev/pts/0", "there", "crw--w----"])
+    result = running.exec("ls", "/dev/pts")
+    assert result["output"] == "ptmx\n"
+
+
+def test_the_built_in_init_leaves_the_terminal_to_the_program(lab: Lab) -> None:
+    config = ContainerConfig(tty=True)
+    code, output = lab.run("sh", "-c", "tty; ls /proc/1/fd", tty=True, config=config, host=HostConfig(init=True))
+    assert (code, output.split()) == (0, ["/dev/pts/0"])
 
 
 def test_a_terminal_is_not_taken_from_what_the_container_made_of_dev(lab: Lab) -> None:
@@ -50,8 +54,21 @@ def test_a_terminal_is_not_taken_from_what_the_container_made_of_dev(lab: Lab) -
         "sh", "-c", "umount /dev/pts; ln -s /dev/null /dev/pts/ptmx; sleep 60", host=HostConfig(privileged=True)
     )
     assert eventually(lambda: os.path.islink(f"/proc/{running.pid}/root/dev/pts/ptmx"))
-    with pytest.raises(OSError, match="no pseudoterminal multiplexer"):
-        child.open_terminal(running.pid)
+    root = os.open(f"/proc/{running.pid}/root", os.O_PATH)
+    with pytest.raises(OSError, match="inappropriate ioctl"):
+        terminal.open_pair(root)
+    os.close(root)
+    result = running.exec("sh", "-c", "test -t 0 && cat /proc/sys/kernel/ostype", tty=True)
+    assert (result["code"], result["output"].split()) == (0, ["Linux"])
+
+
+def test_no_other_device_is_opened_as_a_terminal(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "dev/pts").mkdir(parents=True)
+    os.mknod(tmp_path / "dev/pts/ptmx", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    root = os.open(tmp_path, os.O_PATH)
+    with pytest.raises(OSError, match="ioctl"):
+        terminal.open_pair(root)
+    os.close(root)
 
 
 def test_the_init_reaps_orphans_and_passes_the_exit_code_on(lab: Lab) -> None:

@@ -58,7 +58,7 @@ def test_a_pull_that_fails_later_says_so_in_the_stream(client: Client) -> None:
     reply = client.post("/images/create?fromImage=broken&tag=latest")
     assert reply.status == 200
     text = "the layer ended early\ntry again"
-    assert reply.lines[-1] == {"errorDetail": {"message": text}, "error": text}
+    assert reply.lines[-1] == {"errorDetail": {"code": 500, "message": text}, "error": text}
 
 
 def test_a_pull_whose_client_goes_is_cancelled(client: Client, daemon: FakeDaemon) -> None:

@@ -22,6 +22,7 @@ _X86 = platform.machine() == "x86_64"
 SYS_CLONE = 56 if _X86 else 220
 SYS_PIVOT_ROOT = 155 if _X86 else 41
 SYS_RT_SIGPROCMASK = 14 if _X86 else 135
+SYS_RT_SIGACTION = 13 if _X86 else 134
 SYS_CAPSET = 126 if _X86 else 91
 SYS_KEYCTL = 250 if _X86 else 219
 SYS_SECCOMP = 317 if _X86 else 277
@@ -35,6 +36,8 @@ SYS_CLONE3 = 435
 SYS_OPENAT2 = 437
 SYS_PIDFD_GETFD = 438
 SYS_MOUNT_SETATTR = 442
+
+_DEFAULT_ACTION = ctypes.create_string_buffer(32)  # struct kernel_sigaction with SIG_DFL
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -305,8 +308,8 @@ def set_signal_mask(mask: int) -> int:
 
 def reset_signal_handlers() -> None:
     """Every signal has its default action, behind the back of the `signal` module: for a process that will execve."""
-    for number in range(1, 65):
-        _libc.signal(ctypes.c_int(number), None)  # EINVAL for SIGKILL, SIGSTOP and those of glibc
+    for number in range(1, 65):  # glibc refuses to touch 32 and 33, which a parent may have left ignored
+        _libc.syscall(SYS_RT_SIGACTION, number, _DEFAULT_ACTION, None, 8)  # EINVAL for SIGKILL and SIGSTOP
 
 
 def join_session_keyring() -> None:

@@ -84,8 +84,12 @@ class Process:
         self._loop.watch(self._pidfd, ev.IN, self._ended)
 
     def begin(self) -> None:
-        """It executes its program as soon as it is set up."""
+        """It executes its program as soon as it is set up. One with a terminal is held until that was taken from it."""
         self._begun = True
+        if self.state == "ready" or not self.stdio.tty:
+            self._write_start()
+
+    def _write_start(self) -> None:
         try:
             os.write(self._start_fd, b"\n")
         except BrokenPipeError:
@@ -145,6 +149,8 @@ class Process:
             return
         self.state = "ready"
         self._observer.ready()
+        if self._begun and self._start_fd >= 0:
+            self._write_start()
 
     def _fail(self, failure: Failure) -> None:
         if self.state not in ("failed", "ended"):

@@ -134,6 +134,7 @@ class Zygote:
 
 def prepare(names: list[str]) -> list[Any]:
     """The child modules *names* are imported and answered; signals and process attributes are set."""
+    syscalls.reset_signal_handlers()  # what our own parent ignored (make: signal 32) is not for containers
     modules = [importlib.import_module(name) for name in names]
     for signum in CAUGHT:
         signal.signal(signum, no_action)

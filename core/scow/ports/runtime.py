@@ -13,11 +13,20 @@ The child module offers (checked by the kit)::
     def start_exec(plan: Plan, init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned
         # in the monitor: a further process in the container of *init_pid*, child of the monitor; it waits as well
 
+    def oom_killed(plan: Plan) -> bool        # optional, in the monitor: whether the kernel killed for want of memory
+    def rehearse() -> None                    # optional, in the zygote: see scow.monitor.rehearsal
+
     class Spawned(NamedTuple):
         pid: int          # as the monitor's PID namespace counts it
         start_fd: int     # write end of a pipe: one byte lets the process execve; closing it unwritten ends it
         status_fd: int    # read end: one JSON line {"ready": true} when set up; later EOF after a successful execve,
                           # or one JSON line {"error": …, "stage": …, "errno": …, "kind": "not_found|cannot_run|setup"}
+
+A process with a terminal (*tty*: *stdio* are three times the slave of one that the monitor made on the host) may make
+one in the container's own devpts instead, so that its name is a file there. It puts the slave in place of its stdio,
+makes it its controlling terminal, says ``{"ready": true, "console_fd": n}`` where *n* is its descriptor of the master,
+and keeps that open until its start byte comes: the monitor takes a duplicate by pidfd_getfd(2), which needs
+CAP_SYS_PTRACE, gives it the window size, and closes the host's. ``start_fd`` is written after that.
 """
 
 from __future__ import annotations

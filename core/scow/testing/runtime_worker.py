@@ -16,6 +16,8 @@ import select
 import sys
 from typing import Any
 
+from scow.linux import syscalls
+
 _TIMEOUT_S = 30
 _CHUNK = 65536
 
@@ -46,7 +48,16 @@ class Child:
             if not data:
                 return None
             line += data
-        return json.loads(line.splitlines()[-1])
+        status = json.loads(line.splitlines()[-1])
+        if "console_fd" in status:  # a terminal in the container's own devpts
+            self._take(status.pop("console_fd"))
+        return status
+
+    def _take(self, fd: int) -> None:
+        pidfd = os.pidfd_open(self.spawned.pid)
+        os.close(self.output)
+        self.output = syscalls.pidfd_getfd(pidfd, fd)
+        os.close(pidfd)
 
     def start(self) -> Any:
         os.write(self.spawned.start_fd, b"\n")
@@ -72,6 +83,7 @@ class Child:
             select.select([pidfd], [], [], _TIMEOUT_S)
         os.close(pidfd)
         os.close(self.spawned.status_fd)
+        os.close(self.output)
         code = os.waitstatus_to_exitcode(os.waitpid(self.spawned.pid, 0)[1])
         return {"code": code, "output": b"".join(written).decode("utf-8", "replace")}
 

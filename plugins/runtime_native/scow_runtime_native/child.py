@@ -1,8 +1,8 @@
 """The half of the runtime that lives in the monitor: plans into processes (contract: `scow.ports.runtime`).
 
 Imported once by the zygote. Everything up to the clone runs in the monitor, everything after it in the new process,
-which ends in execve or ``_exit`` and never returns to the monitor's code. Single-threaded callers only: signals are
-blocked round the clone, and the child resets the handlers before it lets them in again.
+which ends in execve or ``_exit`` and never returns to the monitor's code. Single-threaded callers only, which block
+signals or have handlers that do nothing: the child resets the handlers before it lets signals in.
 """
 
 from __future__ import annotations
@@ -26,11 +26,7 @@ from scow_runtime_native.failure import StageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ALL_SIGNALS = (1 << 64) - 1
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
-_PTMX = os.makedev(5, 2)
-_TIOCSPTLCK = 0x40045431  # asm-generic/ioctls.h
-_TIOCGPTPEER = 0x5441
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -46,49 +42,16 @@ class Spawned(NamedTuple):
 
 def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
     """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
-
-    def main() -> NoReturn:
-        init.run(plan, tty)
-
-    return _spawn(plan, stdio, main, clone_flags=plan["clone"], pid_namespace=plan.get("join_pid"))
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"])
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
     """A further process in the container whose init is *init_pid* (as the monitor counts)."""
     pidfd = os.pidfd_open(init_pid)
     try:
-
-        def main() -> NoReturn:
-            init.run_exec(plan, tty, init_pid, EXTRA_FD)
-
-        return _spawn(plan, stdio, main, clone_flags=0, pidfd=pidfd)
+        return _spawn(plan, stdio, init.run_exec, (plan, tty, init_pid, EXTRA_FD), 0, None, pidfd)
     finally:
         os.close(pidfd)
-
-
-def open_terminal(init_pid: int) -> tuple[int, int]:
-    """A new pseudoterminal (master, slave) of the devpts of the container of *init_pid*, so that ``tty`` in an exec
-    names a file that is there. Safe against what the container has made of its /dev: nothing but the ptmx device is
-    opened, and the peer is asked of the kernel (TIOCGPTPEER, Linux 4.13). Raises `OSError`: use the host's then."""
-    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        resolve = sys.RESOLVE_IN_ROOT | sys.RESOLVE_NO_SYMLINKS
-        found = sys.openat2(root, "dev/pts/ptmx", os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
-    finally:
-        os.close(root)
-    try:
-        has = os.fstat(found)
-        if not stat.S_ISCHR(has.st_mode) or has.st_rdev != _PTMX:
-            raise OSError(errno.ENOTTY, "no pseudoterminal multiplexer", "/dev/pts/ptmx")
-        master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    finally:
-        os.close(found)
-    try:
-        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-        return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except BaseException:
-        os.close(master)
-        raise
 
 
 def oom_killed(plan: dict[str, Any]) -> bool:
@@ -106,38 +69,29 @@ def oom_killed(plan: dict[str, Any]) -> bool:
 def _spawn(
     plan: dict[str, Any],
     stdio: tuple[int, int, int],
-    main: Callable[[], NoReturn],
-    *,
+    main: Callable[..., NoReturn],
+    arguments: tuple[Any, ...],
     clone_flags: int,
-    pid_namespace: str | None = None,
+    pid_namespace: str | None,
     pidfd: int = -1,
 ) -> Spawned:
     """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
-    with contextlib.ExitStack() as on_error:
-        start_read, start_write = _pipe(on_error)
-        status_read, status_write = _pipe(on_error)
-        # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
-        # CVE-2016-9962). It sticks to the monitor, which has nothing to show either.
-        sys.prctl(sys.PR_SET_DUMPABLE, 0)
-        mask = sys.set_signal_mask(_ALL_SIGNALS)
-        try:
-            pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
-            if pid == 0:
-                fds = (*stdio, start_read, status_write)
-                _child(fds if pidfd < 0 else (*fds, pidfd), main)
-        finally:
-            sys.set_signal_mask(mask)
-        on_error.pop_all()
+    ends: list[int] = []
+    try:
+        ends += os.pipe()
+        ends += os.pipe()
+        pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+    except BaseException:
+        for end in ends:
+            os.close(end)
+        raise
+    start_read, start_write, status_read, status_write = ends
+    if pid == 0:
+        fds = (*stdio, start_read, status_write)
+        _child(fds if pidfd < 0 else (*fds, pidfd), main, arguments)
     os.close(start_read)
     os.close(status_write)
     return Spawned(pid, start_write, status_read)
-
-
-def _pipe(on_error: contextlib.ExitStack) -> tuple[int, int]:
-    ends = os.pipe2(os.O_CLOEXEC)
-    for end in ends:
-        on_error.callback(os.close, end)
-    return ends
 
 
 def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:
@@ -186,10 +140,13 @@ def _clone(plan: dict[str, Any], flags: int) -> int:
         os.close(fd)
 
 
-def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
+def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple[Any, ...]) -> NoReturn:
     status = fds[4]
-    gc.disable()  # a collection would copy the pages that are shared with the zygote
     try:
+        # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
+        # CVE-2016-9962). The zygote has set that already; it is said where it matters.
+        sys.prctl(sys.PR_SET_DUMPABLE, 0)
+        gc.disable()  # a collection would copy the pages that are shared with the zygote
         parked = [_park(fd) for fd in fds]
         status = parked[4]
         for number, fd in enumerate(parked):
@@ -200,7 +157,7 @@ def _child(fds: tuple[int, ...], main: Callable[[], NoReturn]) -> NoReturn:
         sys.reset_signal_handlers()
         sys.set_signal_mask(0)
         title.replace(b"scow-init")
-        main()
+        main(*arguments)
     except BaseException as error:  # noqa: BLE001  (nothing may run on in the monitor's code)
         with contextlib.suppress(OSError):
             os.write(status, _report(error))

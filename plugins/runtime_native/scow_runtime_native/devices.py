@@ -24,8 +24,8 @@ LINKS = (
 )
 
 
-def populate(root_fd: int, nodes: Iterable[dict[str, Any]], console: str | None) -> None:
-    """/dev holds *nodes* (OCI ``linux.devices``), the usual links, and the pseudoterminal *console* as ``console``."""
+def populate(root_fd: int, nodes: Iterable[dict[str, Any]]) -> None:
+    """/dev holds *nodes* (OCI ``linux.devices``) and the usual links."""
     dev = sys.openat2(root_fd, "dev", os.O_PATH | os.O_DIRECTORY, resolve=sys.RESOLVE_IN_ROOT)
     before = os.umask(0)
     try:
@@ -37,8 +37,6 @@ def populate(root_fd: int, nodes: Iterable[dict[str, Any]], console: str | None)
                 _make_below_root(root_fd, path, node)
         for name, target in LINKS:
             _link(dev, name, target)
-        if console is not None:
-            _bind_console(dev, console)
     finally:
         os.umask(before)
         os.close(dev)
@@ -81,8 +79,13 @@ def _link(directory: int, name: str, target: str) -> None:
             os.symlink(target, name, dir_fd=directory)
 
 
-def _bind_console(directory: int, source: str) -> None:
-    _bind(directory, "console", source)
+def bind_console(root_fd: int, terminal: str) -> None:
+    """/dev/console is the terminal at the path *terminal*, as the caller sees it."""
+    dev = sys.openat2(root_fd, "dev", os.O_PATH | os.O_DIRECTORY, resolve=sys.RESOLVE_IN_ROOT)
+    try:
+        _bind(dev, "console", terminal)
+    finally:
+        os.close(dev)
 
 
 def _bind(directory: int, name: str, source: str) -> None:

@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import process, rootfs
+from scow_runtime_native import process, rootfs, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
-    root_fd = rootfs.enter(plan, console=os.ttyname(0) if tty else None)
-    process.run(spec, tty, root_fd=root_fd, reaper_wanted=plan["init"])
+    root_fd, master = rootfs.enter(plan, tty)
+    process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
 def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoReturn:
@@ -58,11 +58,12 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     with stage("joining the container"):
         join_cgroup(plan["cgroup"], init_pid)
     process.prepare(spec)
+    master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
     with stage("joining the container"):
         sys.setns(pidfd, _NAMESPACES)
         os.close(pidfd)
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process.run(spec, tty, root_fd=root_fd)
+    process.run(spec, tty, root_fd=root_fd, master=master)
 
 
 def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:

@@ -130,6 +130,8 @@ def process_plan(
         "user": user.get("username") or f"{user.get('uid', 0)}:{user.get('gid', 0)}",
         "groups": [*user.get("groups", ()), *map(str, user.get("additionalGids", ()))],
         "umask": user.get("umask", 0o022),
+        # the monitor takes the terminal's master out of a process that it must be allowed to trace, pidfd_getfd(2)
+        "own_terminal": bool(_own_rights() >> capabilities.NUMBERS["CAP_SYS_PTRACE"] & 1),
         "rlimits": [_rlimit(limit) for limit in process.get("rlimits") or ()],
         "oom_score_adj": oom,
         "oom_score_asked": bool(oom),

@@ -20,6 +20,7 @@ from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 _START_FD = 3
 _STATUS_FD = 4
+_READY = b'{"ready": true}\n'
 
 
 def prepare(spec: dict[str, Any]) -> None:
@@ -66,10 +67,10 @@ def _set_rlimits(spec: dict[str, Any]) -> None:
             ) from error
 
 
-def run(spec: dict[str, Any], tty: bool, *, root_fd: int, reaper_wanted: bool = False) -> NoReturn:
+def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wanted: bool = False) -> NoReturn:
     """The process says that it is ready, waits for its start, and becomes ``spec["args"]``. Ends by ``_exit`` when the
-    start pipe closes unwritten. With *reaper_wanted* this process stays as the container's init and runs the program
-    as its child."""
+    start pipe closes unwritten. *master* is of the terminal it made, for the monitor to take, or -1. With
+    *reaper_wanted* this process stays as the container's init and runs the program as its child."""
     with stage("looking up the user"):
         user = users.resolve(root_fd, spec["user"], spec["groups"])
     os.close(root_fd)
@@ -83,10 +84,12 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, reaper_wanted: bool = 
     if not reached:
         _change_directory(spec["cwd"], required=True)
     os.umask(spec["umask"])
-    os.write(_STATUS_FD, b'{"ready": true}\n')
+    os.write(_STATUS_FD, _READY if master < 0 else b'{"ready": true, "console_fd": %d}\n' % master)
     if not os.read(_START_FD, 1):
         os._exit(0)
     os.close(_START_FD)
+    if master >= 0:
+        os.close(master)
     if reaper_wanted:
         reaper.split(tty, _STATUS_FD)
     execute.execute(spec["args"], environment)

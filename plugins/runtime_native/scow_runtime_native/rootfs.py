@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import binds, devices
+from scow_runtime_native import binds, devices, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Recipe(NamedTuple):
     options: Sequence[str]
 
 
-def enter(plan: dict[str, Any], console: str | None) -> int:
-    """The caller's root is the container's, complete; answers a descriptor (O_PATH) of it. *console* is the path of the
-    container's pseudoterminal on the host."""
+def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
+    """The caller's root is the container's, complete: a descriptor (O_PATH) of it, and with *tty* the master of the
+    terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is)."""
     rootfs = plan["rootfs"]
     with stage("mounting the root filesystem"):
         live = binds.open_live(plan["mounts"])
@@ -51,9 +51,12 @@ def enter(plan: dict[str, Any], console: str | None) -> int:
                 binds.mount(root_fd, entry, live.get(entry["destination"]))
             else:
                 _mount(root_fd, entry)
+    master = terminal.take(root_fd) if tty and plan["process"]["own_terminal"] else -1
     if plan["setup_dev"]:
         with stage("making devices"):
-            devices.populate(root_fd, plan["devices"], console)
+            devices.populate(root_fd, plan["devices"])
+            if tty:
+                devices.bind_console(root_fd, os.ttyname(0) if master < 0 else "/proc/self/fd/0")
     with stage("masking paths"):
         _mask(root_fd, plan["masked"])
         for path in plan["readonly_paths"]:
@@ -66,7 +69,7 @@ def enter(plan: dict[str, Any], console: str | None) -> int:
     if plan["root_propagation"]:
         with stage("propagation of the root"):
             sys.mount(None, "/", None, plan["root_propagation"])
-    return root_fd
+    return root_fd, master
 
 
 def _finish_attributes(root_fd: int, plan: dict[str, Any]) -> None:
