@@ -57,10 +57,8 @@ KEYS = {
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README.",
     "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs).",
-    "request_options": "`request_options.<option>`: `allow` or `deny`.",
-    "log_options": "`log_options.<option>`: text.",
+    "log_options": "`log_options.<option>`: text; the `--log-opt` of containers that name no log driver.",
 }
-UNUSED = {"request_options", "log_options"}  # parsed and checked; nothing reads them yet (tests/docs holds this)
 
 
 CONFIG = """\
@@ -148,8 +146,7 @@ def config_page() -> str:
         for key in config.PARSERS
     ]
     for key in config.OPEN_PARSERS:
-        note = " Checked, and used by nothing in this version." if key in UNUSED else ""
-        rows.append((f"`{key}.…`", "", "none", KEYS[key] + note))
+        rows.append((f"`{key}.…`", "", "none", KEYS[key]))
     return page(
         "Configuration",
         CONFIG,
@@ -299,7 +296,7 @@ def _class(of: type) -> str:
     fields = {field.name: field for field in dataclasses.fields(of)} if dataclasses.is_dataclass(of) else {}
     lines = [f"{name}: {text}{_value(fields.get(name))}" for name, text in inspect.get_annotations(of).items()]
     if lines:
-        parts.append(fenced("\n".join(lines), "python"))
+        parts.append(fenced("\n".join(lines).replace("'", '"'), "python"))
     for name, member in vars(of).items():
         if inspect.isfunction(member) and not name.startswith("_"):
             parts += [f"#### {of.__name__}.{name}", fenced(signature(name, member), "python"), markdown(member)]

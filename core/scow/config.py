@@ -5,14 +5,13 @@ key                       environment                     default
 ========================  ==============================  =======================================================
 ``data_root``             ``SCOW_DATA_ROOT``              ``/var/lib/scow``
 ``run_root``              ``SCOW_RUN_ROOT``               ``/run/scow``
-``hosts``                 ``SCOW_HOST`` (comma-separated)  ``unix://<run_root>/scow.sock``
+``hosts``                 ``SCOW_HOSTS`` (by commas)      ``unix://<run_root>/scow.sock``
 ``tls.{ca,cert,key}``     ``SCOW_TLS_CA``, …              none: files for ``tcp://`` hosts (mutual TLS)
 ``drivers.<kind>``        ``SCOW_<KIND>_DRIVER``          overlay, native, bridge, dockerhub, local, local
 ``options.<kind>.<name>``                                 ``{}``: handed to that driver
 ``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
 ``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``
-``request_options``                                       ``{}``: ``<option>: allow|deny`` for ``scow.<option>``
 ``log_options``                                           ``{}``: default ``--log-opt``
 ``engine_name``           ``SCOW_ENGINE_NAME``            ``scow``
 ``bridge_name``           ``SCOW_BRIDGE_NAME``            ``scow0``
@@ -20,7 +19,7 @@ key                       environment                     default
 ``nft_table``             ``SCOW_NFT_TABLE``              ``scow``
 ``cgroup_parent``         ``SCOW_CGROUP_PARENT``          ``scow``
 ``debug``                 ``SCOW_DEBUG``                  false
-``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print every hook call to stderr
+``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
 
 The file is ``--config``, else ``SCOW_CONFIG``, else ``/etc/scow/config.yaml`` where it exists.
@@ -88,7 +87,6 @@ class Config:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plugins: PluginsConfig = PluginsConfig()
     registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
-    request_options: Mapping[str, str] = field(default_factory=dict)
     log_options: Mapping[str, str] = field(default_factory=dict)
     engine_name: str = "scow"
     bridge_name: str = "scow0"
@@ -248,10 +246,10 @@ def _strings(value: Any, key: str, origin: str) -> tuple[str, ...]:
 def _hosts(value: Any, key: str, origin: str) -> tuple[str, ...]:
     hosts = _strings(value, key, origin)
     for host in hosts:
-        if not re.fullmatch(r"unix:///.+|tcp://.*[^/]|fd://.*", host):
+        if not re.fullmatch(r"unix:///.+|tcp://.*[^/]|fd://\d+", host):
             raise InvalidArgument(
                 f"{key} (from {origin}): {host!r} is not an address",
-                hint="unix:///path/to.sock, tcp://address:port or fd:// (sockets from systemd)",
+                hint="unix:///path/to.sock, tcp://address:port or fd://3 (a socket from systemd)",
             )
     return hosts
 
@@ -305,12 +303,6 @@ def _scalar(value: Any, key: str, origin: str) -> str:
     return str(value)
 
 
-def _decision(value: Any, key: str, origin: str) -> str:
-    if value not in ("allow", "deny"):
-        raise _wrong(key, origin, "allow or deny", value)
-    return str(value)
-
-
 def _registry(value: Any, key: str, origin: str) -> RegistryConfig:
     members = _mapping(value, key, origin)
     unknown = sorted(set(members) - {"insecure", "mirrors", "ca"})
@@ -344,7 +336,6 @@ PARSERS: dict[str, Parser] = {
 OPEN_PARSERS: dict[str, Parser] = {  # sections whose keys are the user's
     "options": _mapping,
     "registries": _registry,
-    "request_options": _decision,
     "log_options": _scalar,
 }
 SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -354,7 +345,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     **dict.fromkeys(OPEN_PARSERS, dict),
 }
 VARIABLES: dict[str, str] = {
-    "SCOW_HOST": "hosts",
+    "SCOW_HOSTS": "hosts",
     "SCOW_NO_PLUGINS": "plugins.enabled",
     "SCOW_DISABLED_PLUGINS": "plugins.disabled",
     **{f"SCOW_{kind.upper()}_DRIVER": f"drivers.{kind}" for kind in DEFAULT_DRIVERS},

@@ -34,12 +34,16 @@ class Events:
 
     async def emit(self, type: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> None:
         """The event is stored (not synced), and on its way to whoever listens. Raises `Unavailable` if not stored."""
+        await asyncio.shield(self.post(type, action, actor_id, attributes))  # cancelling does not take it back
+
+    def post(self, type: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> asyncio.Future[None]:
+        """As `emit`, without waiting for the store: the place in the order is taken when this returns."""
         event = Event(type=type, action=action, actor_id=actor_id, attributes=dict(attributes), time_ns=time.time_ns())
         seq = self._state.next_event()
         stored = self._state.submit(AppendEvent(event, seq), durable=False)
         self._waiting[seq] = event
         stored.add_done_callback(partial(self._stored, seq))
-        await asyncio.shield(stored)  # a caller that is cancelled does not take the event back
+        return stored
 
     def subscribe(
         self, since_ns: int | None, until_ns: int | None, filters: Mapping[str, Sequence[str]]
@@ -180,6 +184,7 @@ class Subscription(AsyncIterator[Event]):
 
     async def _read_page(self) -> None:
         self._behind = False  # from here on live events are queued: none falls between
+        await self._state.commit(durable=False)  # what was emitted before is stored
         page = await self._state.events_after(self._position, self._since_ns, PAGE)
         if len(page) == PAGE:
             self._live.clear()

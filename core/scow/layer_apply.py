@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 _METADATA = b".wh..wh."  # of AUFS; says nothing about files
+_NAMES_LIMIT_BYTES = 512 << 20  # of what is remembered of a layer: some three million directories or whiteouts
+_ENTRY_BYTES = 100  # what the memory of a name costs beside its own length
 _OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.")  # overlayfs acts on them: not for images to set
 _TYPES = {CHAR: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 # The file itself is not to be had: a name that the filesystem refuses is the tar's fault, a full disk is not.
@@ -79,11 +81,15 @@ class _Applier:
         self._own = os.geteuid() == 0
         self._umask = _umask()
         self._made: set[bytes] = set()  # for DELETE: entries of this layer and their parents, which its whiteouts leave
-        self._size = self._inodes = 0
+        self._size = self._inodes = self._remembered = 0
 
     def run(self, tar: TarReader) -> Applied:
         while (member := tar.next()) is not None:
             name = clean_name(member.name)
+            if member.type == DIRECTORY or WHITEOUT in name or not self._overlay:
+                self._remembered += len(name) + _ENTRY_BYTES
+                if self._remembered > _NAMES_LIMIT_BYTES:
+                    raise InvalidArgument("malicious layer: more directories than can be remembered")
             try:
                 self._member(tar, member, name)
             except OSError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from scow.linux import syscalls as sys
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_COPY_BYTES = 16 << 20
 _OPAQUE_XATTR = "trusted.overlay.opaque"
 
 
@@ -56,8 +57,8 @@ class LowerLayers:
         if entry is None or not stat.S_ISREG(entry.status.st_mode):
             return False
         target = b"/proc/self/fd/%d/%s" % (parent, base)
-        with open(entry.path, "rb") as source, open(target, "xb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
+        with open(entry.path, "rb", buffering=0) as source, open(target, "xb", buffering=0) as copy:
+            _copy_data(source.fileno(), copy.fileno(), entry.status.st_size)
         copy_attributes(entry, target)
         return True
 
@@ -87,6 +88,26 @@ def exists_as_link(root_fd: int, name: bytes) -> bytes | None:
         return None
     finally:
         os.close(fd)
+
+
+def _copy_data(source: int, copy: int, size: int) -> None:
+    """The data of *source*, its holes left holes: a layer may say that a file of a few bytes is terabytes long."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no data up to the end
+                raise
+            break
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        os.lseek(copy, at, os.SEEK_SET)
+        while at < end:
+            count = os.sendfile(copy, source, at, min(end - at, _COPY_BYTES))
+            if not count:
+                return
+            at += count
+    os.ftruncate(copy, size)
 
 
 def _prefixes(directory: bytes, parts: list[bytes]) -> Iterator[tuple[bytes, bool]]:

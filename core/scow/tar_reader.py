@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BLOCK = 512
 CHUNK_BYTES = 1 << 20
 EXTENDED_LIMIT = 1 << 20  # bytes of one PAX header or long name (archive/tar of Go has the same)
+HEADERS_LIMIT = 4 << 20  # bytes of all extended headers before one member; of the global records that hold at a time
 SPARSE_LIMIT = 1 << 20  # bytes of a sparse map
 
 REGULAR, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -67,6 +68,7 @@ class TarReader:
         self._left = self._padding = 0
         pax: dict[bytes, bytes] = {}
         long_name = long_link = b""
+        extended = 0
         while True:
             header = self._header()
             if header is None:
@@ -74,10 +76,16 @@ class TarReader:
                     raise self._malformed("an extended header without its member")
                 return None
             kind, size = header[156:157], self._size_of(header)
+            if kind in b"xgLK":
+                extended += BLOCK + size
+                if extended > HEADERS_LIMIT:
+                    raise self._malformed("extended headers without end")
             if kind in b"xg":
                 records = _pax_records(self._extended(size))
                 if kind == b"g":
                     self._global.update(records)
+                    if sum(len(key) + len(value) for key, value in self._global.items()) > HEADERS_LIMIT:
+                        raise self._malformed("global headers without end")
                 else:
                     pax.update(records)
             elif kind == b"L":

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from scow.errors import InvalidArgument
+from scow.spelling import respelled
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -303,9 +304,9 @@ def without_nulls(value: Any) -> Any:
 
 
 def decode(body: bytes, model: type[S]) -> S:
-    """*body* as *model*; raises `InvalidArgument` that names the field in error."""
+    """*body* as *model*, its members in any case; raises `InvalidArgument` that names the field in error."""
     try:
-        return msgspec.convert(without_nulls(msgspec.json.decode(body or b"{}")), model)
+        return msgspec.convert(respelled(without_nulls(msgspec.json.decode(body or b"{}")), model), model)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid request: {error}") from error
     except msgspec.DecodeError as error:

@@ -72,13 +72,6 @@ def test_every_config_key_is_there_with_its_variable() -> None:
     assert all(f"`{field.name}`" in rows["registries"] for field in dataclasses.fields(config.RegistryConfig))
 
 
-def test_what_is_said_to_be_unused_is_unused() -> None:
-    sources = [path for path in (ROOT / "core" / "scow").rglob("*.py") if path.name != "config.py"]
-    text = "".join(path.read_text() for path in sources)
-    for key in generate.UNUSED:
-        assert not re.search(rf"\.{key}\b", text), f"{key} is used now: take it out of docs/generate.py"
-
-
 def commands(group: LazyGroup, path: str) -> list[tuple[str, click.Command]]:
     """Every command below *group*, by its words."""
     context = click.Context(group, info_name=path)

@@ -45,7 +45,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
 
 def test_the_socket_follows_the_run_root() -> None:
     assert load(None, {"SCOW_RUN_ROOT": "/x"}, {}).hosts == ("unix:///x/scow.sock",)
-    assert load(None, {"SCOW_RUN_ROOT": "/x", "SCOW_HOST": "tcp://127.0.0.1:1"}, {}).hosts == ("tcp://127.0.0.1:1",)
+    assert load(None, {"SCOW_RUN_ROOT": "/x", "SCOW_HOSTS": "tcp://127.0.0.1:1"}, {}).hosts == ("tcp://127.0.0.1:1",)
 
 
 def test_everything_that_a_file_can_hold(tmp_path: Path) -> None:
@@ -59,7 +59,6 @@ def test_everything_that_a_file_can_hold(tmp_path: Path) -> None:
         registries:
           127.0.0.1:5000: {insecure: true}
           docker.io: {mirrors: [mirror.example.com]}
-        request_options: {idmap: deny}
         log_options: {max-size: 10m, max-file: 3}
         subnet_pool: [10.1.0.0/16, 10.2.0.0/16]
         cgroup_parent: /a/b
@@ -105,7 +104,6 @@ def test_variables_of_flags_and_lists() -> None:
         ("cgroup_parent: a/../b", "cgroup_parent (from {file}): 'a/../b' is not a cgroup path"),
         ("nft_table: 1x", "nft_table (from {file}): '1x' must begin with a letter"),
         ("debug: maybe", "debug (from {file}): expected true or false, got string 'maybe'"),
-        ("request_options: {idmap: perhaps}", "request_options.idmap (from {file}): expected allow or deny"),
         ("- a\n- b", "{file}: expected a mapping of keys, got list"),
         ("a: [\n", "{file}:2: did not find expected node content"),
         ("debug: true\n\ndebug: false", "{file}:3: the key 'debug' is given twice"),

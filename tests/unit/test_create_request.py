@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scow.engine.merge import command, merge, merge_env
+from scow.engine.merge import command, merge
 from scow.engine.model import ContainerState
 from scow.engine.mounts import mount_points, parse_bind
 from scow.engine.names import check_container_name, find, new_id, random_name
@@ -29,9 +29,10 @@ def test_without_any_command_the_error_says_so() -> None:
         command(merge(CreateRequest(), ContainerConfig()))
 
 
-def test_environment_is_merged_by_key_and_a_bare_key_removes() -> None:
-    assert merge_env(["A=1", "B=2"], ["B=3", "C=x=y"]) == ["A=1", "B=3", "C=x=y"]
-    assert merge_env(["A=1", "B=2"], ["A"]) == ["B=2"]
+def test_environment_is_joined_by_key_and_a_bare_key_keeps_the_images_out() -> None:
+    image = ContainerConfig(env=["A=1", "B=2"])
+    assert merge(CreateRequest(env=["B=3", "C=x=y"]), image).env == ["B=3", "C=x=y", "A=1"]
+    assert merge(CreateRequest(env=["A"]), image).env == ["A", "B=2"]  # without a value: not the image's, as Docker
 
 
 def test_labels_volumes_and_ports_are_joined_and_the_request_wins() -> None:

@@ -27,13 +27,14 @@ async def attach(call: Call) -> web.StreamResponse:
         stream=call.flag("stream"),
         detach_keys=call.text("detachKeys"),
     )
-    return await hand_over(call, session, stdin)
+    return await hand_over(call, session, stdin, session.tty)
 
 
-async def hand_over(call: Call, session: Session, stdin: bool) -> web.StreamResponse:
-    """The client's connection is *session*'s until one of them ends; see `relay`."""
+async def hand_over(call: Call, session: Session, stdin: bool, tty: bool) -> web.StreamResponse:
+    """The client's connection is *session*'s until one of them ends; see `relay`. *tty* says that its output is not in
+    frames."""
     try:
-        connection, handler = take_over(call.request, head(call, session.tty))
+        connection, handler = take_over(call.request, head(call, tty))
     except BaseException:
         session.abort()
         raise

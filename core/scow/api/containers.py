@@ -8,7 +8,7 @@ from scow.api import inspect, streams
 from scow.api.call import answer, empty
 from scow.api.routing import Route
 from scow.engine.times import parse_time_ns
-from scow.errors import InvalidArgument, NotFound, ScowError
+from scow.errors import InvalidArgument, NotFound, ScowError, Unsupported
 from scow.ports.log import LogQuery
 from scow.types import CreateRequest, Resources, RestartPolicy
 
@@ -117,6 +117,8 @@ async def rename(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """``DELETE /containers/{id}``."""
+    if call.flag("link"):
+        raise Unsupported("links are not supported by this version of scow")
     await call.engine.containers.remove(call.args["id"], force=call.flag("force"), volumes=call.flag("v"))
     return empty()
 
@@ -221,5 +223,5 @@ ROUTES = (
     Route("POST", "/containers/{id}/resize", resize),
     Route("POST", "/containers/{id}/update", update),
     Route("POST", "/containers/{id}/wait", wait, abandoned=True),
-    Route("DELETE", "/containers/{id}", remove),
+    Route("DELETE", "/containers/{id...}", remove),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ from scow.api.call import answer, empty
 from scow.api.containers import console_size
 from scow.api.hijack import Taken, take_over
 from scow.api.routing import Route
+from scow.engine.framing import STDERR, frame
 from scow.errors import CannotRun, CommandNotFound, ScowError
 from scow.types import ExecRequest
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from scow.api.call import Call
     from scow.engine.model import ExecRecord
     from scow.engine.sessions import StreamSession
-
-STDERR_FRAME = 2
 
 
 class ExecStart(msgspec.Struct, kw_only=True, rename="pascal"):
@@ -55,11 +53,11 @@ async def start(call: Call) -> web.StreamResponse:
     except (CannotRun, CommandNotFound) as error:
         if options.detach:
             raise
-        return await _tell(call, error, execs.get(exec_id).request.tty)
+        return await _tell(call, error, options.tty)
     if session is None:
         return empty(200)
     stdin = execs.get(exec_id).request.attach_stdin
-    return await hand_over(call, session, stdin)
+    return await hand_over(call, session, stdin, options.tty)
 
 
 def _abandon(starting: asyncio.Task[StreamSession | None]) -> None:
@@ -74,7 +72,7 @@ async def _tell(call: Call, error: ScowError, tty: bool) -> web.StreamResponse:
     or 127) instead of ending with its own."""
     text = f"{error.message}\r\n".encode()
     if not tty:
-        text = struct.pack(">BxxxI", STDERR_FRAME, len(text)) + text
+        text = frame(text, STDERR)
     connection, handler = take_over(call.request, head(call, tty))
     try:
         await connection.head_read()

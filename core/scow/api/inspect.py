@@ -51,6 +51,7 @@ def host_config(config: HostConfig, asked: HostConfig) -> Json:
         value[name] = value[name] or None
     value["RestartPolicy"]["Name"] = value["RestartPolicy"]["Name"] or "no"
     value["LogConfig"]["Type"] = asked.log_config.type or DEFAULT_LOG_TYPE
+    value["Runtime"] = asked.runtime or config.runtime
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scow.api.routing import Route
-from scow.errors import Unsupported
+from scow.errors import Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -56,7 +56,6 @@ GET    /swarm
 GET    /swarm/unlockkey
 POST   /swarm/init
 POST   /swarm/join
-POST   /swarm/leave
 POST   /swarm/update
 POST   /swarm/unlock
 GET    /nodes
@@ -90,4 +89,12 @@ async def refuse(call: Call) -> web.StreamResponse:
     raise Unsupported(f"{call.request.method} {call.request.path} is not supported by this version of scow")
 
 
-ROUTES = tuple(Route(method, path, refuse) for method, path in (line.split() for line in _UNBUILT.strip().splitlines()))
+async def leave_swarm(call: Call) -> web.StreamResponse:
+    """``POST /swarm/leave``: as ``GET /info`` says, there is none; Docker's answer to that."""
+    raise Unavailable("This node is not part of a swarm")
+
+
+ROUTES = (
+    *(Route(method, path, refuse) for method, path in (line.split() for line in _UNBUILT.strip().splitlines())),
+    Route("POST", "/swarm/leave", leave_swarm),
+)

@@ -83,8 +83,6 @@ def push(context: Session, /, name: str, all_tags: bool, platform: str | None, q
     reference = Reference.parse(name, default_tag="" if all_tags else "latest")
     if all_tags and reference.tag:
         raise InvalidArgument("tag can't be used with --all-tags/-a")
-    if not quiet:
-        write(f"The push refers to repository [{reference.name}]")
     headers = _auth(reference.host) or {"X-Registry-Auth": "e30="}  # docker always sends one: {}
     query = {"tag": reference.tag, "platform": platform}
     path = f"/images/{path_of(reference.familiar_name)}/push"

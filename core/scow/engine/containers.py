@@ -17,6 +17,7 @@ from scow.engine.lifecycle import Lifecycle
 from scow.engine.live import Live, WaitResult
 from scow.engine.model import Container
 from scow.engine.names import check_container_name, find
+from scow.engine.net_stats import interfaces
 from scow.engine.records import KIND, put, read
 from scow.engine.remove import remove
 from scow.engine.sessions import StreamSession
@@ -116,7 +117,7 @@ class Containers:
             raise
         live = self._live[record.id] = Live(record, timeline=timeline)
         self._names[record.name] = record.id
-        await self.tell(live, "create")
+        self.tell(live, "create")
         return record.id, warnings
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
@@ -154,7 +155,7 @@ class Containers:
                 del self._names[name]
                 raise
             del self._names[old]
-        await self.tell(live, "rename", {"oldName": f"/{old}"})
+        self.tell(live, "rename", {"oldName": f"/{old}"})
 
     # ------------------------------------------------------------------ runs
 
@@ -174,7 +175,7 @@ class Containers:
         if live.record.state.running or live.record.state.status == "restarting":
             await self.lifecycle.stop(live, timeout_s, signal)
         await self.lifecycle.start(live)
-        await self.tell(live, "restart")
+        self.tell(live, "restart")
 
     async def kill(self, ref: str, signal: str = "KILL") -> None:
         """Its init got *signal*; after KILL it is not started again. Raises `Conflict` when it does not run."""
@@ -189,7 +190,7 @@ class Containers:
             if number == parse_signal(live.record.config.stop_signal or "TERM"):
                 live.stop_wanted = True
             await self.lifecycle.signal(live, number)
-        await self.tell(live, "kill", {"signal": str(number)})
+        self.tell(live, "kill", {"signal": str(number)})
 
     async def pause(self, ref: str) -> None:
         """Its processes are frozen."""
@@ -244,7 +245,7 @@ class Containers:
             await session.attach(live.monitor)
         else:
             live.sessions.append(session)
-        await self.tell(live, "attach")
+        self.tell(live, "attach")
         return session
 
     def logs(self, ref: str, query: LogQuery, follow: bool) -> AsyncIterator[bytes]:
@@ -269,7 +270,7 @@ class Containers:
         if live.monitor is None:
             raise Conflict(f"container {live.record.id} is not running")
         await live.monitor.resize(rows, cols)
-        await self.tell(live, "resize", {"height": str(rows), "width": str(cols)})
+        self.tell(live, "resize", {"height": str(rows), "width": str(cols)})
 
     # ------------------------------------------------------------------ looking
 
@@ -297,7 +298,8 @@ class Containers:
         if not record.state.running:
             return {}
         sample: dict[str, Any] = await self.drivers.call(RUNTIME, record.runtime, "stats", lambda d: d.stats(record.id))
-        return sample
+        networks = await asyncio.to_thread(interfaces, record.state.pid)
+        return {**sample, "networks": networks} if networks else sample
 
     async def update(self, ref: str, resources: Resources, policy: RestartPolicy | None) -> list[str]:
         """The limits given hold, for a running container at once; the rest stays. Answers warnings."""
@@ -312,11 +314,11 @@ class Containers:
         await self.state.commit(put(record), *changes, durable=durable)
         live.record = record
 
-    async def tell(self, live: Live, action: str, more: Mapping[str, str] | None = None) -> None:
-        """The event *action* of the container is stored and told."""
+    def tell(self, live: Live, action: str, more: Mapping[str, str] | None = None) -> None:
+        """The event *action* of the container is on its way to the store and to whoever listens."""
         record = live.record
         attributes = {**record.config.labels, "image": record.image_ref, "name": record.name, **(more or {})}
-        await self.events.emit("container", action, record.id, attributes)
+        self.events.post("container", action, record.id, attributes)
 
     def follow(self, live: Live, monitor: MonitorConnection) -> None:
         """*monitor* is the container's; what it tells of the end of the run and of execs is acted on in tasks."""
@@ -331,7 +333,7 @@ class Containers:
             end = live.exec_ends.pop(exec_id, None)
             if end is not None:
                 end.set()
-            self.spawn(self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)}))
+            self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)})
 
     async def rebuild_spec(self, live: Live) -> dict[str, Any]:
         """The OCI configuration of a run that an earlier daemon started."""

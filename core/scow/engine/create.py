@@ -20,7 +20,7 @@ from scow.engine.publish import bindings
 from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
 from scow.engine.signals import parse_signal
-from scow.errors import Conflict, InvalidArgument, NotFound
+from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.ports import LOG, RUNTIME, STORAGE
 from scow.state import CloseIntent, OpenIntent
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scow.types import ContainerConfig, CreateRequest, HostConfig
 
 INTENT = "create"
+OPTION_PREFIX = "scow."
 DEFAULT_SHM_BYTES = 64 << 20
 MINIMUM_MEMORY_BYTES = 6 << 20
 
@@ -78,7 +79,10 @@ async def _record(
     elif not config.hostname and host.network_mode != "host" and not host.uts_mode:
         config.hostname = id[:12]
     path, args = command(config)
+    _check_options(request)
     warnings = spec.validate(config, host)
+    if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
+        warnings.append("health checks are not run by this version of Scow")
     check_policy(host)
     bindings(config, host)
     if config.stop_signal:
@@ -112,7 +116,9 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     drivers = containers.config.drivers
     host.runtime = host.runtime if host.runtime not in ("", "runc", "io.containerd.runc.v2") else drivers["runtime"]
     host.network_mode = host.network_mode if host.network_mode not in ("", "default") else "bridge"
-    host.log_config.type = host.log_config.type or drivers["log"]
+    if not host.log_config.type:
+        host.log_config.type = drivers["log"]
+        host.log_config.config = {**containers.config.log_options, **host.log_config.config}
     host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
     host.restart_policy.name = host.restart_policy.name or "no"
     host.ipc_mode = host.ipc_mode or "private"
@@ -122,6 +128,13 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     if 0 < host.memory < MINIMUM_MEMORY_BYTES:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     return host
+
+
+def _check_options(request: CreateRequest) -> None:
+    """Raises `InvalidArgument` for a ``scow.`` option of the request that there is not (DESIGN: none is ignored)."""
+    for name in (*request.host_config.annotations, *request.labels):
+        if name.startswith(OPTION_PREFIX):
+            raise InvalidArgument(f"unknown option {name!r}", hint="this version of Scow has no options of its own")
 
 
 def _share_names(containers: Containers, config: ContainerConfig, host: HostConfig) -> None:
@@ -136,7 +149,12 @@ def _share_names(containers: Containers, config: ContainerConfig, host: HostConf
 
 
 async def _check_drivers(containers: Containers, host: HostConfig) -> None:
-    log = await containers.drivers.driver(LOG, host.log_config.type)
+    try:
+        log = await containers.drivers.driver(LOG, host.log_config.type)
+    except DriverNotFound as error:
+        installed = ", ".join(containers.drivers.host.names(LOG))
+        message = f"logger: no log driver named '{host.log_config.type}' is registered"
+        raise InvalidArgument(message, hint=f"installed: {installed}") from error
     log.limits(host.log_config.config)
     await containers.drivers.driver(RUNTIME, host.runtime)
 
@@ -169,7 +187,12 @@ def _endpoints(request: CreateRequest, host: HostConfig) -> dict[str, EndpointRe
 async def _prepare_root(containers: Containers, record: Container, timeline: Timeline, undo: AsyncExitStack) -> None:
     driver = record.storage_driver
     with timeline.step("layers", driver, f"writable layer on {record.chain_id or 'nothing'}"):
-        await containers.drivers.call(STORAGE, driver, "prepare", lambda d: d.prepare(record.id, record.chain_id))
+        try:
+            await containers.drivers.call(STORAGE, driver, "prepare", lambda d: d.prepare(record.id, record.chain_id))
+        except NotFound as error:
+            raise Conflict(
+                f"image {record.image_ref} was not unpacked by storage driver {driver!r}: {error}", hint="pull it again"
+            ) from error
     undo.push_async_callback(containers.drivers.call, STORAGE, driver, "remove", lambda d: d.remove(record.id))
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from scow.engine import spec
 from scow.engine.detach import parse_keys
+from scow.engine.framing import between
 from scow.engine.model import ExecRecord
 from scow.engine.names import new_id
 from scow.engine.sessions import StreamSession
@@ -43,7 +44,7 @@ class Execs:
         record = ExecRecord(id=new_id(), container_id=live.record.id, request=request)
         live.execs[record.id] = record
         command = " ".join(request.cmd)
-        await self._containers.tell(live, f"exec_create: {command}", {"execID": record.id})
+        self._containers.tell(live, f"exec_create: {command}", {"execID": record.id})
         return record.id
 
     async def start(
@@ -68,6 +69,7 @@ class Execs:
                 stderr=request.attach_stderr,
                 detach_keys=parse_keys(request.detach_keys),
                 recorded=live.exec_ends.setdefault(exec_id, asyncio.Event()),
+                framing=between(request.tty, tty),
             )
             await session.attach(monitor, exec_id)
         live.execs[exec_id] = msgspec.structs.replace(record, running=True)
@@ -84,7 +86,7 @@ class Execs:
         if current is not None:
             live.execs[exec_id] = msgspec.structs.replace(current, pid=pid)
         command = " ".join(request.cmd)
-        await self._containers.tell(live, f"exec_start: {command}", {"execID": exec_id})
+        self._containers.tell(live, f"exec_start: {command}", {"execID": exec_id})
         return session
 
     async def _prepare(

@@ -137,7 +137,7 @@ class Launch:
         for name, endpoint in record.endpoints.items():
             network = self._containers.networks.get(endpoint.network_id or name).network
             wanted = Endpoint(
-                id=endpoint.endpoint_id or new_id(),
+                id=new_id(),  # of each run: the interface of the one before may still be on its way out
                 network_id=network.id,
                 container_id=record.id,
                 container_name=record.name,
@@ -162,7 +162,7 @@ class Launch:
             )
         write_files(self._directory, record, joined)
         for name, endpoint in joined.items():
-            await self._containers.events.emit(
+            self._containers.events.post(
                 "network",
                 "connect",
                 endpoint.network_id,
@@ -250,7 +250,7 @@ async def _detach(containers: Containers, endpoint: EndpointRecord) -> None:
     attachment = endpoint.attachment
     assert attachment is not None
     await containers.drivers.call(NETWORK, network.driver, "detach", lambda d: d.detach(network, attachment))
-    await containers.events.emit("network", "disconnect", network.id, {"name": network.name, "type": network.driver})
+    containers.events.post("network", "disconnect", network.id, {"name": network.name, "type": network.driver})
 
 
 def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, netns: str) -> Attachment:

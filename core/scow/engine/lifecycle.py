@@ -71,7 +71,7 @@ class Lifecycle:
             await tear_down(containers, record, started.endpoints)
             live.monitor = None
             raise
-        await containers.tell(live, "start")
+        containers.tell(live, "start")
 
     async def _record_start(self, live: Live, started: Started, restart_count: int, *changes: Any) -> None:
         state = ContainerState(
@@ -141,13 +141,10 @@ class Lifecycle:
             live.monitor = None
             live.ended.set()
             result = WaitResult(state.exit_code, state.error)
-            conditions = ("next-exit",) if again else ("next-exit", "not-running")
-            live.resolve(conditions, result)
+            live.resolve(("next-exit", "not-running"), result)  # also where it is started again (moby: SetRestarting)
             if state.oom_killed:
-                await self._containers.tell(live, "oom")
-            await self._containers.tell(
-                live, "die", {"exitCode": str(state.exit_code), "execDuration": str(_seconds(state))}
-            )
+                self._containers.tell(live, "oom")
+            self._containers.tell(live, "die", {"exitCode": str(state.exit_code), "execDuration": str(_seconds(state))})
             await tear_down(self._containers, record, endpoints)
             live.spec = None
             live.forget_execs()
@@ -205,11 +202,12 @@ class Lifecycle:
             await self.unpause(live)
         number = parse_signal(signal or config.stop_signal or "TERM")
         await self._signal_unless_ending(live, number)
+        self._containers.tell(live, "kill", {"signal": str(number)})
         try:
             await asyncio.wait_for(live.ended.wait(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
             await self.kill_now(live)
-        await self._containers.tell(live, "stop")
+        self._containers.tell(live, "stop")
 
     async def _stop_restarting(self, live: Live) -> None:
         self.cancel_restart(live)
@@ -219,7 +217,7 @@ class Lifecycle:
             state = msgspec.structs.replace(live.record.state, status="exited", stopped_by_user=True)
             await self._commit(live, state)
             live.resolve(("not-running",), WaitResult(state.exit_code, state.error))
-        await self._containers.tell(live, "stop")
+        self._containers.tell(live, "stop")
 
     async def kill_now(self, live: Live) -> None:
         """The container does not run; every process of it was killed."""
@@ -270,7 +268,7 @@ class Lifecycle:
             else:
                 await self._containers.drivers.call(RUNTIME, runtime, "resume", lambda d: d.resume(record.id))
             await self._commit(live, msgspec.structs.replace(record.state, status=after))
-        await self._containers.tell(live, "pause" if after == "paused" else "unpause")
+        self._containers.tell(live, "pause" if after == "paused" else "unpause")
 
     # ------------------------------------------------------------------ record
 

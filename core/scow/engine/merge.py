@@ -10,8 +10,6 @@ from scow.errors import InvalidArgument
 from scow.types import ContainerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from scow.types import CreateRequest
 
 
@@ -19,7 +17,8 @@ def merge(request: CreateRequest, image: ContainerConfig) -> ContainerConfig:
     """What the container runs with: the request's values, the image's where the request is silent.
 
     An entrypoint in the request drops the image's command too; ``[""]`` clears the entrypoint. Environment and labels
-    are joined by key, volumes and exposed ports by union.
+    are joined by key (the request's variables first; a bare ``KEY`` keeps the image's out), volumes and exposed ports
+    by union.
     """
     fields = {name: getattr(request, name) for name in ContainerConfig.__struct_fields__}
     if request.entrypoint is None:
@@ -27,7 +26,8 @@ def merge(request: CreateRequest, image: ContainerConfig) -> ContainerConfig:
         fields["cmd"] = request.cmd or image.cmd
     elif request.entrypoint == [""]:
         fields["entrypoint"] = None
-    fields["env"] = merge_env(image.env, request.env)
+    given = {line.partition("=")[0] for line in request.env}
+    fields["env"] = [*request.env, *(line for line in image.env if line.partition("=")[0] not in given)]
     fields["labels"] = {**image.labels, **request.labels}
     fields["volumes"] = {**image.volumes, **request.volumes}
     fields["exposed_ports"] = {**image.exposed_ports, **request.exposed_ports}
@@ -36,20 +36,6 @@ def merge(request: CreateRequest, image: ContainerConfig) -> ContainerConfig:
     for name in ("stop_timeout", "healthcheck", "shell"):
         fields[name] = getattr(image, name) if getattr(request, name) is None else getattr(request, name)
     return ContainerConfig(**fields)
-
-
-def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
-    """``KEY=value`` lists joined by key, *over* winning; a bare ``KEY`` in *over* removes it."""
-    values = dict(line.partition("=")[::2] for line in base)
-    for line in over:
-        key, equals, value = line.partition("=")
-        if not key:
-            raise InvalidArgument(f"invalid environment variable: {line!r}")
-        if equals:
-            values[key] = value
-        else:
-            values.pop(key, None)
-    return [f"{key}={value}" for key, value in values.items()]
 
 
 def command(config: ContainerConfig) -> tuple[str, tuple[str, ...]]:

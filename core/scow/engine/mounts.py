@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scow.engine.model import MountPoint
 from scow.engine.names import VOLUME_NAME, new_id
-from scow.errors import InvalidArgument
+from scow.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,7 +105,7 @@ def from_spec(spec: MountSpec) -> MountPoint:
         raise InvalidArgument(f"mount type unknown: {spec.type!r}", hint="known: bind, volume, tmpfs")
     options = spec.volume_options
     if options is not None and options.subpath:
-        raise InvalidArgument("volume-subpath is not offered yet", hint="mount the whole volume")
+        raise Unsupported("volume-subpath is not supported by this version of scow", hint="mount the whole volume")
     driver = options.driver_config.name if options and options.driver_config else ""
     if spec.source and not VOLUME_NAME.fullmatch(spec.source):
         raise InvalidArgument(f'create {spec.source}: "{spec.source}" includes invalid characters for a volume name')

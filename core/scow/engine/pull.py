@@ -50,17 +50,18 @@ class Pull:
     ) -> None:
         self._parts, self._ref, self._platform, self._backend = parts, ref, platform, backend
         self._credentials, self._progress = credentials, progress
+        self._announced = False
         self._cancelled = threading.Event()
         self._layers = Layers(parts, ref, backend, credentials, progress, self._cancelled)
 
     async def run(self) -> Image:
         """The image, stored under the reference's name. After a failure no snapshot is left that was not there
         before; blobs are, for the next attempt, unless the disk is full."""
-        self._progress({"status": f"Pulling from {self._ref.repository}", "id": self._ref.tag or self._ref.digest})
         try:
             served = await self._call(
                 "resolve", lambda backend: backend.resolve(self._ref, self._credentials, self._line)
             )
+            self._announce()
             document = manifests.check_bytes(served, self._ref.digest)
             top = self._ref.digest or served.descriptor.digest
             known = await self._up_to_date(top)
@@ -183,7 +184,14 @@ class Pull:
             raise NotFound(message, hint=error.hint) from error
 
     def _line(self, text: str) -> None:
+        self._announce()
         self._progress({"status": text})
+
+    def _announce(self) -> None:
+        """The first line, once there is something to tell: an error before it has a status of its own."""
+        if not self._announced:
+            self._announced = True
+            self._progress({"status": f"Pulling from {self._ref.repository}", "id": self._ref.tag or self._ref.digest})
 
 
 def _digests(manifest: manifests.ImageManifest) -> list[str]:

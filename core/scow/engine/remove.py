@@ -27,13 +27,13 @@ async def remove(containers: Containers, live: Live, *, force: bool, volumes: bo
     record = live.record
     if record.state.status == "removing" and not force:
         raise Conflict(f"removal of container {record.name} is already in progress")
+    if not force and (record.state.running or record.state.status == "restarting"):
+        cure = ": stop the container before removing or force remove"
+        if record.state.status == "paused":
+            cure = " and must be unpaused first"
+        raise Conflict(f'cannot remove container "/{record.name}": container is {record.state.status}{cure}')
     containers.lifecycle.cancel_restart(live)
     if record.state.running:
-        if not force:
-            raise Conflict(
-                f'cannot remove container "{record.name}": container is {record.state.status}: stop the container '
-                "before removing or force remove"
-            )
         await containers.lifecycle.kill_now(live)
     async with live.lock:
         if containers.knows(live):  # else --rm was quicker
@@ -59,7 +59,7 @@ async def _remove_locked(containers: Containers, live: Live, volumes: bool) -> N
     for session in live.sessions:
         session.abort()
     live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
-    await containers.tell(live, "destroy")
+    containers.tell(live, "destroy")
     if volumes:
         for point in record.mounts:
             if point.anonymous:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from scow.engine.attach_stream import AttachStream
+    from scow.engine.framing import Framing
     from scow.engine.monitor_connection import MonitorConnection
 
 
@@ -36,8 +37,8 @@ class StreamSession:
     """A session that may be opened before its process exists: until `attach` it waits, and the first byte is kept.
 
     With *recorded* the end comes only when that is set: clients of an exec ask for its exit code as soon as the output
-    ends. *history* is given before the live bytes (``attach?logs=1``). *stdin*, *stdout* and *stderr* are what the
-    client asked for.
+    ends. *framing* changes the output for a client that wants it in another form than *tty* says. *history* is given
+    before the live bytes (``attach?logs=1``). *stdin*, *stdout* and *stderr* are what the client asked for.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class StreamSession:
         detach_keys: bytes,
         history: AsyncIterator[bytes] | None = None,
         recorded: asyncio.Event | None = None,
+        framing: Framing | None = None,
     ) -> None:
         self.tty = tty
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
         self._scanner = DetachScanner(detach_keys) if tty and stdin else None
         self._history = history
         self._recorded = recorded
+        self._framing = framing
         self._stream: AttachStream | None = None
         self._connected = asyncio.Event()
         self._ended = False
@@ -89,7 +92,9 @@ class StreamSession:
         data = await self._stream.read()
         if not data and self._recorded is not None and not self._ended:
             await self._recorded.wait()
-        return data
+        if self._framing is None or not data:
+            return data
+        return self._framing.feed(data) or await self.read()
 
     async def write(self, data: bytes) -> None:
         """See `Session.write`; input for a client that did not ask for stdin is dropped."""

@@ -70,6 +70,8 @@ def _check_config(config: ContainerConfig) -> None:
 
 
 def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
+    if host.links:
+        raise Unsupported("links are not supported by this version of scow", hint="use --add-host name:address")
     for what, mode, known in (
         ("PID", host.pid_mode, ("", "host")),
         ("IPC", host.ipc_mode, ("", "host", "private", "shareable", "none")),

@@ -42,5 +42,5 @@ async def update(containers: Containers, live: Live, resources: Resources, polic
             limits = {key: value for key, value in spec.resources(host).items() if key != "devices"}
             await containers.drivers.call(RUNTIME, record.runtime, "update", lambda d: d.update(record.id, limits))
         await containers.save(live, msgspec.structs.replace(record, host_config=host))
-    await containers.tell(live, "update")
+    containers.tell(live, "update")
     return warnings

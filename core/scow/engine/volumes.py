@@ -17,7 +17,18 @@ from scow.engine.model import VolumeRecord
 from scow.engine.names import VOLUME_NAME, new_id
 from scow.errors import Conflict, InvalidArgument, NotFound, ScowError, SyscallError
 from scow.linux.mounts import mounted
-from scow.linux.syscalls import RESOLVE_IN_ROOT, openat2
+from scow.linux.syscalls import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
+    mount_setattr,
+    open_tree,
+    openat2,
+)
 from scow.ports import VOLUME
 from scow.state import Delete, Put
 
@@ -97,7 +108,7 @@ class Volumes:
             )
             await self._state.commit(Put(KIND, name, name, msgspec.json.encode(record)))
             self._records[name] = record
-        await self._events.emit("volume", "create", name, {"driver": driver})
+        self._events.post("volume", "create", name, {"driver": driver})
         return record
 
     def known(self, name: str) -> bool:
@@ -127,13 +138,13 @@ class Volumes:
                     raise
             await self._state.commit(Delete(KIND, name))
             del self._records[name]
-        await self._events.emit("volume", "destroy", name, {"driver": record.driver})
+        self._events.post("volume", "destroy", name, {"driver": record.driver})
 
     async def hold(self, point: MountPoint, holder: str) -> str:
         """The host path of volume *point*, mounted for container *holder*."""
         record = self.get(point.name)
         path = await self._drivers.call(VOLUME, record.driver, "mount", lambda d: d.mount(point.name, holder))
-        await self._events.emit(
+        self._events.post(
             "volume",
             "mount",
             point.name,
@@ -153,7 +164,7 @@ class Volumes:
         if record is None:
             return
         await self._drivers.call(VOLUME, record.driver, "unmount", lambda d: d.unmount(point.name, holder))
-        await self._events.emit("volume", "unmount", point.name, {"container": holder, "driver": record.driver})
+        self._events.post("volume", "unmount", point.name, {"container": holder, "driver": record.driver})
 
     async def fill(self, point: MountPoint, image_root: Sequence[Mount], holder: str) -> None:
         """Copy-up: an empty volume has the content (and owner and mode) that the image has at its destination."""
@@ -195,12 +206,29 @@ def _copy_up(image_root: Sequence[Mount], inside: str, target: str, scratch: Pat
             raise
         finally:
             os.close(root_fd)
-        destination = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            command = ["cp", "-a", "--reflink=auto", f"/proc/self/fd/{source}/.", f"/proc/self/fd/{destination}/"]
+            destination = _guarded(target)
+        except OSError:
+            os.close(source)
+            raise
+        try:
+            command = ["cp", "-a", "-n", "--reflink=auto", f"/proc/self/fd/{source}/.", f"/proc/self/fd/{destination}/"]
             done = subprocess.run(command, pass_fds=(source, destination), capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ScowError(f"cannot copy {inside} of the image into the volume: {done.stderr.strip()[-300:]}")
         finally:
             os.close(source)
             os.close(destination)
+
+
+def _guarded(folder: str) -> int:
+    """A descriptor of a mount of *folder* of our own, in which no symbolic link is followed and no device opened: a
+    container that has the volume already may swap folders for links, or files for device nodes, while we copy
+    (the family of CVE-2018-15664; Linux 5.14)."""
+    mount = open_tree(AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+    try:
+        mount_setattr(mount, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSYMFOLLOW | MOUNT_ATTR_NODEV)
+    except OSError:
+        os.close(mount)
+        raise
+    return mount

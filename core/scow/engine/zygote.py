@@ -118,21 +118,25 @@ class Zygote:
             if self._closed:
                 raise Unavailable("the engine is shutting down")
             await self._bury()
-            try:
-                copy = sealed.interpreter_copy()
-            except OSError as error:
-                self.unsealed_reason = f"no sealed copy of the interpreter: {error}"
-                await self._launch(None)
-                return
-            try:
-                await self._launch(copy)
-            except Unavailable as error:
-                self.unsealed_reason = f"the sealed copy of the interpreter does not run: {error}"
-                await self._launch(None)
-            finally:
-                os.close(copy)
+            await self._launch_sealed()
             if not self.sealed:
                 log.warning("the zygote runs from %s: %s", sys.executable, self.unsealed_reason)
+
+    async def _launch_sealed(self) -> None:
+        """A new zygote is connected, run from a sealed copy of the interpreter where that can be had."""
+        try:
+            copy = sealed.interpreter_copy()
+        except OSError as error:
+            self.unsealed_reason = f"no sealed copy of the interpreter: {error}"
+            await self._launch(None)
+            return
+        try:
+            await self._launch(copy)
+        except Unavailable as error:
+            self.unsealed_reason = f"the sealed copy of the interpreter does not run: {error}"
+            await self._launch(None)
+        finally:
+            os.close(copy)
 
     async def _launch(self, copy: int | None) -> None:
         """A new zygote is connected, run from *copy* or from the interpreter's file."""

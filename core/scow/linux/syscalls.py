@@ -8,6 +8,7 @@ Linux 6.1 uapi, x86_64 and arm64 (which share the numbers from 424 on).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import signal
@@ -18,6 +19,9 @@ from scow.errors import SyscallError
 _libc = ctypes.PyDLL(None, use_errno=True)
 _blocking = ctypes.CDLL(None, use_errno=True)  # releases the GIL: for calls that may wait, never for clone
 
+_malloc_trim = getattr(_libc, "malloc_trim", None)  # glibc
+
+_OPENAT2_ATTEMPTS = 128
 _X86 = platform.machine() == "x86_64"
 SYS_CLONE = 56 if _X86 else 220
 SYS_PIVOT_ROOT = 155 if _X86 else 41
@@ -241,12 +245,17 @@ def mount_setattr(
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """Opens *path* below *dirfd* under the ``RESOLVE_*`` rules (Linux 5.6); close-on-exec."""
+    """Opens *path* below *dirfd* under the ``RESOLVE_*`` rules (Linux 5.6); close-on-exec.
+
+    EAGAIN, which any rename or mount on the host may cause where *path* has a ``..``, is tried again, as openat2(2)
+    advises."""
     args = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
     buffer = ctypes.create_string_buffer(args, len(args))
-    result: int = _libc.syscall(
-        SYS_OPENAT2, ctypes.c_int(dirfd), _bytes(os.fspath(path)), buffer, ctypes.c_size_t(len(args))
-    )
+    name = _bytes(os.fspath(path))
+    for _ in range(_OPENAT2_ATTEMPTS):
+        result: int = _libc.syscall(SYS_OPENAT2, ctypes.c_int(dirfd), name, buffer, ctypes.c_size_t(len(args)))
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
     return _check(result, "openat2", os.fsdecode(path))
 
 
@@ -310,6 +319,12 @@ def reset_signal_handlers() -> None:
     """Every signal has its default action, behind the back of the `signal` module: for a process that will execve."""
     for number in range(1, 65):  # glibc refuses to touch 32 and 33, which a parent may have left ignored
         _libc.syscall(SYS_RT_SIGACTION, number, _DEFAULT_ACTION, None, 8)  # EINVAL for SIGKILL and SIGSTOP
+
+
+def trim_heap() -> None:
+    """Whole free pages of the C heap are the kernel's again (malloc_trim(3)); nothing where the C library cannot."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 def join_session_keyring() -> None:

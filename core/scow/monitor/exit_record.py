@@ -6,10 +6,11 @@ One JSON object: ``exit_code`` (128 + signal for a killed process), ``signal`` (
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Any
+
+from scow.monitor.protocol import encode_json
 
 
 def make(exit_code: int, signal: int, oom_killed: bool) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def write(path: str, record: dict[str, Any]) -> None:
     temporary = f"{path}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
-        os.write(fd, json.dumps(record).encode() + b"\n")
+        os.write(fd, encode_json(record) + b"\n")
     finally:
         os.close(fd)
     os.replace(temporary, path)
@@ -40,7 +41,5 @@ def write(path: str, record: dict[str, Any]) -> None:
 
 def remove(path: str) -> None:
     """There is no record: a new run begins."""
-    try:
+    if os.access(path, os.F_OK):  # an exception would touch more pages of a monitor
         os.unlink(path)
-    except FileNotFoundError:
-        pass

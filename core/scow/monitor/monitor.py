@@ -8,10 +8,10 @@ ends it as well, after the event ``failed`` and without a record. Operations and
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,19 +29,20 @@ from scow.monitor.segments import SegmentWriter
 from scow.monitor.streams import Stdio
 
 _EXECS_GRACE_S = 2.0  # a killed exec that does not go (uninterruptible sleep) must not hold the exit record back
+_TRIM_AFTER_S = 1.0
 CAPABILITIES = ["attach", "exec", "resize", "signal", "log-segments"]
 
 
 class Monitor:
     """One container. *listener* is its listening socket, *name* in *run_directory*."""
 
-    def __init__(self, container_id: str, run_directory: str, name: str, listener: socket.socket) -> None:
+    def __init__(self, container_id: str, run_directory: str, name: str, listener: _socket.socket) -> None:
         self.id = container_id
         self.loop = ev.Loop()
         self.status = "new"
         self.execs = Execs()
         self._socket_path = (run_directory, name)
-        self._listener: socket.socket | None = listener
+        self._listener: _socket.socket | None = listener
         self._connections: list[Connection] = []
         self.stdio = Stdio(self.loop, once=False, scowd_lives=self._scowd_lives)
         self.stdio.on_left = self._maybe_end
@@ -75,10 +76,11 @@ class Monitor:
     def _accept(self, _events: int) -> None:
         if self._listener:
             try:
-                sock, _ = self._listener.accept()
+                fd, _address = self._listener._accept()  # bare: see scow.monitor.control
             except BlockingIOError:
                 return
-            self.add_control(sock.detach())
+            os.set_inheritable(fd, False)
+            self.add_control(fd)
 
     def _left(self, connection: Connection) -> None:
         self._connections.remove(connection)
@@ -270,6 +272,10 @@ class Monitor:
         self.status = "running"
         self._tell_start(None)
         self._broadcast({"event": "started"})
+        keep = getattr(self._child, "kept", None)
+        if keep:
+            self._plan = keep(self._plan)
+        self.loop.later(_TRIM_AFTER_S, syscalls.trim_heap)
 
     def failed(self, failure: Failure) -> None:
         """The container will not run."""
@@ -364,7 +370,7 @@ def collect() -> None:
     gc.collect()
 
 
-def run(container_id: str, run_directory: str, name: str, listener: socket.socket, control: int) -> None:
+def run(container_id: str, run_directory: str, name: str, listener: _socket.socket, control: int) -> None:
     """The life of a monitor, in the process that the zygote forked for it."""
     syscalls.set_name(b"scow:" + container_id[:10].encode())
     monitor = Monitor(container_id, run_directory, name, listener)

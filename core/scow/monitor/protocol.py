@@ -13,6 +13,7 @@ Standard library only: the zygote imports this before its heap is frozen.
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import socket
@@ -24,8 +25,15 @@ MAX_MESSAGE = 64 << 20
 MAX_PACKET = 1 << 16
 _LENGTH = struct.Struct("!I")
 _FD = struct.Struct("i")
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
-decode_json = json.JSONDecoder().decode  # json.loads looks at more than is needed, and every look is a page
+# Plain numbers and the C type for what is made after a fork: the enumerations of `socket` cost 80 pages (measured).
+_UNIX = int(socket.AF_UNIX)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_FD.size)
+_LISTENER = int(socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+# What json.dumps and loads are built of, made once: every further object that a monitor looks at is a page.
+_parts = json.encoder.c_make_encoder(
+    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
+_scan = json.scanner.c_make_scanner(json.JSONDecoder())
 
 Message = dict[str, Any]
 
@@ -34,9 +42,25 @@ class ProtocolError(Exception):
     """The other side sent what is no message; the connection cannot be used any further."""
 
 
+def encode_json(value: Any) -> bytes:
+    """*value*, a tree of plain values, as JSON."""
+    return "".join(_parts(value, 0)).encode()
+
+
+def decode_json(text: str) -> Any:
+    """The value that *text* is, without white space round it. Raises `ValueError`."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        raise ValueError(f"not JSON: {text[:40]!r}") from None
+    if end != len(text):
+        raise ValueError(f"more than JSON: {text[end : end + 40]!r}")
+    return value
+
+
 def encode(message: Message) -> bytes:
     """*message* as it goes over a stream."""
-    body = _dumps(message).encode()
+    body = encode_json(message)
     return _LENGTH.pack(len(body)) + body
 
 
@@ -80,19 +104,23 @@ class Decoder:
 def send_packet(sock: socket.socket, message: Message, fd: int | None = None) -> None:
     """*message* went to the zygote's peer as one packet, with a duplicate of *fd* (SCM_RIGHTS)."""
     ancillary = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))]
-    sock.sendmsg([_dumps(message).encode()], ancillary)
+    sock.sendmsg([encode_json(message)], ancillary)
 
 
 def receive_packet(sock: socket.socket) -> tuple[Message | None, int | None]:
     """The next packet and its descriptor (close-on-exec); ``(None, None)`` at the end. Raises `BlockingIOError`."""
-    data, ancillary, _flags, _address = sock.recvmsg(MAX_PACKET, socket.CMSG_SPACE(_FD.size), socket.MSG_CMSG_CLOEXEC)
+    data, fd = receive_raw(sock)
+    return (decode_json(data.decode()) if data else None), fd
+
+
+def receive_raw(sock: socket.socket) -> tuple[bytes, int | None]:
+    """As `receive_packet`, the message still encoded."""
+    data, ancillary, _flags, _address = sock.recvmsg(MAX_PACKET, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     fd: int | None = None
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= _FD.size:
             (fd,) = _FD.unpack_from(payload)
-    if not data:
-        return None, fd
-    return decode_json(data.decode()), fd
+    return data, fd
 
 
 def socket_name(container_id: str) -> str:
@@ -100,13 +128,11 @@ def socket_name(container_id: str) -> str:
     return f"{container_id[:12]}.sock"
 
 
-def listen(directory_fd: int, name: str) -> socket.socket:
+def listen(directory_fd: int, name: str) -> _socket.socket:
     """A listening stream socket at *name* in the directory, in place of a stale one; no path is too long for it."""
-    try:
+    if os.access(name, os.F_OK, dir_fd=directory_fd):
         os.unlink(name, dir_fd=directory_fd)
-    except FileNotFoundError:
-        pass
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    listener = _socket.socket(_UNIX, _LISTENER)
     listener.bind(f"/proc/self/fd/{directory_fd}/{name}")
     listener.listen(128)
     return listener

@@ -24,7 +24,15 @@ from typing import Any
 
 from scow.linux import syscalls
 from scow.monitor import monitor
-from scow.monitor.protocol import Message, listen, receive_packet, send_packet, socket_name, start_ticks
+from scow.monitor.protocol import (
+    decode_json,
+    encode_json,
+    listen,
+    receive_raw,
+    send_packet,
+    socket_name,
+    start_ticks,
+)
 from scow.monitor.rehearsal import rehearse
 
 CAUGHT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -50,6 +58,7 @@ class Zygote:
         self._directory = f"{run_root}/m"
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         self._directory_fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._requests: dict[int, bytes] = {}  # what was asked for, by the pid of the child that answers it
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -74,46 +83,54 @@ class Zygote:
                     return
 
     def _request(self) -> bool:
-        message, fd = receive_packet(self._sock)
-        if message is None:
+        """One request is on its way in a child. Nothing but the fork happens here: what this process writes to between
+        two forks is a page that the monitors do not share, as what they write to themselves."""
+        data, fd = receive_raw(self._sock)
+        if not data:
             return False
         try:
-            if message.get("op") != "spawn" or fd is None:
-                raise ValueError(f"unknown request {message.get('op')!r}")
-            pid = self._spawn(str(message["id"]), fd)
-            reply: Message = {"seq": message.get("seq"), "ok": {"pid": pid, "start_ticks": start_ticks(pid)}}
-        except (OSError, KeyError, ValueError) as error:
-            code = error.errno if isinstance(error, OSError) else 0
-            reply = {"seq": message.get("seq"), "error": {"message": str(error), "kind": "setup", "errno": code}}
-        finally:
-            if fd is not None:
-                os.close(fd)
-        send_packet(self._sock, reply)
+            pid = os.fork()
+        except OSError as error:
+            self._refuse(data, str(error), error.errno or 0)
+        else:
+            if not pid:
+                self._become_monitor(data, fd)
+            self._requests[pid] = data
+        if fd is not None:
+            os.close(fd)
         return True
 
-    def _spawn(self, container_id: str, control_fd: int) -> int:
-        name = socket_name(container_id)
-        listener = listen(self._directory_fd, name)
-        with listener:
-            pid = os.fork()
-            if not pid:
-                self._become_monitor(container_id, name, listener, control_fd)
-        return pid
+    def _refuse(self, request: bytes, message: str, errno: int = 0) -> None:
+        """The request is answered with an error. No harm where it has been answered: scowd takes the first answer."""
+        seq = decode_json(request.decode()).get("seq")
+        error = {"message": message, "kind": "setup", "errno": errno}
+        os.write(self._sock_fd, encode_json({"seq": seq, "error": error}))
 
-    def _become_monitor(self, container_id: str, name: str, listener: socket.socket, control_fd: int) -> None:
+    def _become_monitor(self, request: bytes, control_fd: int | None) -> None:
         """In the child; never returns."""
-        status = 1
+        status, answered = 1, False
         try:
             # As few Python objects as possible: SIGCHLD keeps its empty handler (to name SIG_DFL writes to 40 pages
             # of enum's), and descriptors are closed as numbers.
             os.setsid()
             signal.set_wakeup_fd(-1)
+            message = decode_json(request.decode())
+            if message.get("op") != "spawn" or control_fd is None:
+                raise ValueError(f"unknown request {message.get('op')!r}")
+            container_id: str = message["id"]
+            name = socket_name(container_id)
+            listener = listen(self._directory_fd, name)
+            ok = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
+            os.write(self._sock_fd, encode_json({"seq": message["seq"], "ok": ok}))
             for fd in (self._sock_fd, self._wake_read, self._wake_write, self._directory_fd):
                 os.close(fd)
+            answered = True
             monitor.run(container_id, self._directory, name, listener, control_fd)
             status = 0
-        except BaseException:  # noqa: BLE001  (the last line of a process: nothing may run on as the zygote)
+        except BaseException as error:  # noqa: BLE001  (the last line of a process: nothing may run on as the zygote)
             sys.excepthook(*sys.exc_info())
+            if not answered:
+                self._refuse(request, str(error), getattr(error, "errno", None) or 0)
         finally:
             os._exit(status)
 
@@ -129,6 +146,9 @@ class Zygote:
                 return
             if not pid:
                 return
+            request = self._requests.pop(pid, b"")
+            if status and request:
+                self._refuse(request, f"the monitor ended with status {os.waitstatus_to_exitcode(status)}")
             send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 

@@ -45,7 +45,7 @@ class Refused(Exception):
         """The error where the operation has nothing better to say."""
         host = self.endpoint.host
         if self.status in (401, 403):
-            return Unauthorized(f"registry {host}: {self.reason}", hint=f"log in with: scow login {host}")
+            return Unauthorized(f"registry {host}: {self.reason}", hint=f"log in with: docker login {host}")
         if self.status == 404:
             return NotFound(f"registry {host}: {self.reason}")
         if self.status == 429:
@@ -62,7 +62,7 @@ def pull_error(refused: Refused, ref: Reference) -> ScowError:
         return Unauthorized(
             f"pull access denied for {ref.familiar_name}, repository does not exist or may require 'docker login': "
             f"{refused.reason}",
-            hint=f"check the name, or log in with: scow login {ref.host}",
+            hint=f"check the name, or log in with: docker login {ref.host}",
         )
     if refused.status == 404:
         return NotFound(f"manifest for {ref.familiar} not found: manifest unknown: manifest unknown")
@@ -74,7 +74,7 @@ def push_error(refused: Refused, ref: Reference) -> ScowError:
     if refused.status in (401, 403):
         return Unauthorized(
             f"push access denied for {ref.familiar_name}: {refused.reason}",
-            hint=f"log in with: scow login {ref.host}",
+            hint=f"log in with: docker login {ref.host}",
         )
     return refused.generic()
 

@@ -232,6 +232,8 @@ class DistributionBackend:
             if not following:
                 break
             page = urlsplit(urljoin(target, following))
+            if not page.path.startswith("/"):  # would be read as part of the host's name
+                raise Unavailable(f"registry {endpoint.host} answered an invalid link to more tags")
             target = f"{page.path}?{page.query}".removeprefix(endpoint.prefix)
         return sorted(found)
 

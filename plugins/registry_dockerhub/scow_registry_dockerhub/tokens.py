@@ -15,6 +15,7 @@ from scow.errors import Unauthorized, Unavailable
 from scow.ports.registry import Credentials
 from scow_registry_dockerhub.answers import Refused, read_body
 from scow_registry_dockerhub.challenge import Challenge, parse_challenges
+from scow_registry_dockerhub.endpoints import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ class Tokens:
             response.close()
             raise Unauthorized(
                 f"registry {endpoint.host}: unauthorized: incorrect username or password",
-                hint=f"log in with: scow login {endpoint.host}",
+                hint=f"log in with: docker login {endpoint.host}",
             )
         if response.status_code != 200:
             raise Refused.of(endpoint, response)
@@ -160,6 +161,8 @@ class Tokens:
 
     def _check_realm(self, endpoint: Endpoint, realm: str) -> None:
         parts = urlsplit(realm)
+        if is_loopback(parts.netloc) and not is_loopback(endpoint.netloc):
+            raise Unavailable(f"registry {endpoint.host} wants credentials to be sent to this machine: {parts.netloc}")
         if parts.scheme == "https" and parts.hostname:
             return
         if parts.scheme != "http" or not self._endpoints.plain_allowed(parts.netloc):

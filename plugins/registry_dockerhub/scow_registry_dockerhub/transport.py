@@ -152,8 +152,11 @@ class Transport:
         )
 
     def check_target(self, before: str, target: str) -> None:
-        """Raises `Unavailable` where *target*, which the host of *before* named, would be spoken to in the clear."""
+        """Raises `Unavailable` where *target*, which the host of *before* named, would be spoken to in the clear, or is
+        on this machine while *before* is not: no registry is to reach what listens on loopback here."""
         parts = urlsplit(target)
+        if is_loopback(parts.netloc) and not is_loopback(urlsplit(before).netloc):
+            raise Unavailable(f"registry {urlsplit(before).netloc} redirects to this machine: {parts.netloc}")
         secure = parts.scheme == "https" or (parts.scheme == "http" and self._endpoints.plain_allowed(parts.netloc))
         if not secure or not parts.hostname:
             raise Unavailable(f"registry {urlsplit(before).netloc} redirects from https to {parts.scheme or 'nowhere'}")

@@ -40,6 +40,7 @@ def mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         target = mounts.open_target(root_fd, entry["destination"].strip("/") or ".", directory=directory)
         try:
+            check_place(root_fd, target, entry["destination"])
             attach(tree, target)
         finally:
             os.close(target)
@@ -51,6 +52,24 @@ def mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
         raise _kinds_differ(entry) from error
     finally:
         os.close(tree)
+
+
+def check_place(root_fd: int, target: int, destination: str) -> None:
+    """Raises `StageError` where links of the image lead *destination* to the root or into /proc, which a mount must not
+    cover (CVE-2019-16884); what names a file of /proc itself was looked at by the plan."""
+    place, root = os.fstat(target), os.fstat(root_fd)
+    try:
+        proc = os.stat("proc", dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        proc = root
+    in_proc = place.st_dev == proc.st_dev != root.st_dev and not destination.startswith("/proc/")
+    if in_proc or os.path.samestat(place, root):
+        raise StageError(
+            f"cannot mount at {destination}: it leads to {'/proc' if in_proc else 'the root'}",
+            stage=f"mounting {destination}",
+            errno=errno.EPERM,
+            hint="the image has a symbolic link there",
+        )
 
 
 def _kinds_differ(entry: dict[str, Any]) -> StageError:

@@ -54,6 +54,11 @@ def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int],
         os.close(pidfd)
 
 
+def kept(plan: dict[str, Any]) -> dict[str, Any]:
+    """What `oom_killed` needs of *plan*: the rest, most of it the seccomp filter, need not stay in memory."""
+    return {"cgroup": plan["cgroup"]}
+
+
 def oom_killed(plan: dict[str, Any]) -> bool:
     """Whether the kernel has killed a process of the container's cgroup for want of memory."""
     path = plan["cgroup"].get("oom_file")
@@ -64,6 +69,15 @@ def oom_killed(plan: dict[str, Any]) -> bool:
             return any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in lines)
     except OSError:
         return False  # the cgroup is gone: nobody can tell any more
+
+
+def rehearse() -> None:
+    """A process as `create` makes it, that finds no root to enter and ends: see `scow.monitor.rehearsal`."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
+    os.waitpid(spawned.pid, 0)
+    for fd in (null, spawned.start_fd, spawned.status_fd):
+        os.close(fd)
 
 
 def _spawn(

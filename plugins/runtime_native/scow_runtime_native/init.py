@@ -57,6 +57,7 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     spec = plan["process"]
     with stage("joining the container"):
         join_cgroup(plan["cgroup"], init_pid)
+        _new_keyring()  # not the engine's, which may be that of root's login
     process.prepare(spec)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
     with stage("joining the container"):

@@ -97,6 +97,7 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
         fd = _ordinary_directory(root_fd, destination, entry["type"])
     elif kind == "tmpfs":
         fd, entry = _tmpfs_target(root_fd, entry)
+        binds.check_place(root_fd, fd, destination)
     else:
         fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:

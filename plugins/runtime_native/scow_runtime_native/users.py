@@ -61,7 +61,7 @@ def look_up(user: str, additional: Iterable[str], passwd: str, group: str) -> Us
     if wanted_group:
         gid = _find_group(wanted_group, groups)
     elif name:
-        supplementary = [int(g[2]) for g in groups if len(g) > 3 and name in g[3].split(",") and g[2].isdigit()]
+        supplementary = [int(g[2]) for g in groups if len(g) > 3 and name in g[3].split(",") and _is_id(g[2])]
     extra = [_find_group(item, groups) for item in additional]
     return User(uid, gid, list(dict.fromkeys([gid, *extra, *supplementary])), home or "/")
 
@@ -77,7 +77,7 @@ def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
     number = _number(wanted)
     by_number = None
     for fields in _records(passwd, 4):
-        if not (fields[2].isdigit() and fields[3].isdigit()):
+        if not (_is_id(fields[2]) and _is_id(fields[3])):
             continue
         found = int(fields[2]), int(fields[3]), fields[5] if len(fields) > 5 else "", fields[0]
         if fields[0] == wanted:
@@ -94,11 +94,16 @@ def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
 def _find_group(wanted: str, groups: list[list[str]]) -> int:
     number = _number(wanted)
     for fields in groups:
-        if fields[0] == wanted and fields[2].isdigit():
+        if fields[0] == wanted and _is_id(fields[2]):
             return int(fields[2])
     if number is None:
         raise StageError(f"unable to find group {wanted}: no matching entries in group file", stage="")
     return number
+
+
+def _is_id(text: str) -> bool:
+    """Whether *text* is an id that a process can have: 4294967295 would leave it root (setresuid(2))."""
+    return text.isascii() and text.isdigit() and len(text) < 11 and int(text) <= _MAX_ID
 
 
 def _number(text: str) -> int | None:
