@@ -252,3 +252,12 @@ def test_the_vfs_driver_runs_containers_too(tmp_path: Path) -> None:
     assert daemon.out("info", "-f", "{{.Driver}}") == "vfs"
     assert daemon.out("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo x > /f; cat /f") == "x"
     daemon.cleanup()
+
+
+def test_a_clean_restart_repairs_nothing_and_a_stop_leaves_nothing_in_the_kernel(daemon: Daemon) -> None:
+    daemon.out("run", "--rm", "busybox", "true")
+    daemon.stop()
+    assert not Path(f"/sys/class/net/{daemon.config['bridge_name']}").exists()
+    daemon.start()
+    assert daemon.api("GET", "/scow/v1/repairs") == (200, [])
+    assert daemon.out("run", "--rm", "busybox", "echo", "again") == "again"

@@ -16,7 +16,7 @@ from scow.engine.names import find, new_id
 from scow.errors import NotFound, ScowError
 from scow.ports import NETWORK
 from scow.ports.network import Network
-from scow.state import Put
+from scow.state import Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "network"
+RELEASED = "networks released"  # kind and id of a mark: the last engine took its networks out of the kernel
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 BRIDGE_NAME = "com.docker.network.bridge.name"
 
@@ -48,9 +49,11 @@ class Networks:
         self._records: dict[str, NetworkRecord] = {}
         self._names: dict[str, str] = {}
         self.problems: list[str] = []
+        self._released = False
 
     def load(self) -> None:
         """Reads the records; blocking, at start only."""
+        self._released = bool(self._state.load(RELEASED))
         for row in self._state.load(KIND):
             self._keep(msgspec.json.decode(row.data, type=NetworkRecord))
 
@@ -72,10 +75,13 @@ class Networks:
         repaired = []
         for driver in drivers:
             try:
-                repaired += await self._restore(driver, attachments)
+                made = await self._restore(driver, attachments)
+                repaired += [] if self._released else made
             except ScowError as error:  # the engine works without it; who needs the network is told at its start
                 self.problems.append(f"networks of driver {driver} cannot be used: {error}")
                 log.error("%s", self.problems[-1])
+        if self._released:
+            await self._state.commit(Delete(RELEASED, RELEASED))
         return repaired
 
     async def _restore(self, driver: str, attachments: Sequence[tuple[str, Attachment]]) -> list[str]:
@@ -92,7 +98,8 @@ class Networks:
         return repaired
 
     async def release(self) -> None:
-        """Nothing of any network is in the kernel; `restore` makes it again."""
+        """Nothing of any network is in the kernel; `restore` makes it again, and does not call that a repair."""
+        await self._state.commit(Put(RELEASED, RELEASED, None, b""))
         for record in list(self._records.values()):
             network = record.network
             try:
