@@ -10,7 +10,7 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
 TEST_PACKAGES := docker-registry skopeo runc crun curl
 
-.PHONY: setup run test test-all test-user lint format bench docs clean
+.PHONY: setup run test test-all test-user test-vm lint format bench docs clean
 
 setup: .venv/.installed
 	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
@@ -33,6 +33,10 @@ test-all: setup
 # no root, nothing installed: what an ordinary user can run
 test-user:
 	$(PYTEST) tests/unit
+
+# in a virtual machine with systemd and cgroup version 2; needs root (docs/how-to/test-in-a-vm.md)
+test-vm: setup
+	$(BIN)/python -m tests.vm.run
 
 lint: setup
 	$(BIN)/ruff check .

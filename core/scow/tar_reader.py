@@ -118,7 +118,7 @@ class TarReader:
             name = prefix.split(b"\0", 1)[0] + b"/" + name
         if kind not in _KNOWN:
             raise self._malformed(f"member {_shown(name)} of unknown type {kind!r}")
-        if kind in b"\0" + REGULAR and name.endswith(b"/"):
+        if kind in b"\0" + REGULAR and (pax.get(b"path") or long_name or name).endswith(b"/"):  # *name* may be cut
             kind = DIRECTORY
         try:
             member = Member(

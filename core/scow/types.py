@@ -7,6 +7,7 @@ decode with `decode`, which drops nulls first. Memory in bytes, durations in ns,
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,8 @@ from scow.errors import InvalidArgument
 from scow.spelling import respelled
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+_SUSPICIOUS = re.compile(rb"\\u0000|[0-9]{19}")  # where it is not found, `_check_values` has nothing to find
 
 
 class _Model(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=False):
@@ -304,10 +307,34 @@ def without_nulls(value: Any) -> Any:
 
 
 def decode(body: bytes, model: type[S]) -> S:
-    """*body* as *model*, its members in any case; raises `InvalidArgument` that names the field in error."""
+    """*body* as *model*, its members in any case; raises `InvalidArgument` that names the field in error.
+
+    No text may hold a NUL: what the kernel is given ends there, so that it would see another text than was checked.
+    Integers have 64 bits, as in Docker: the kernel takes larger ones modulo that."""
     try:
-        return msgspec.convert(respelled(without_nulls(msgspec.json.decode(body or b"{}")), model), model)
+        value = msgspec.json.decode(body or b"{}")
+        if _SUSPICIOUS.search(body):
+            _check_values(value)
+        return msgspec.convert(respelled(without_nulls(value), model), model)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid request: {error}") from error
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"invalid JSON: not UTF-8: {error.reason}") from error
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: nested too deeply") from None
+
+
+def _check_values(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_values(key)
+            _check_values(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item)
+    elif isinstance(value, str) and "\0" in value:
+        raise InvalidArgument("invalid request: a text holds a NUL")
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgument(f"invalid request: {value} does not fit 64 bits")

@@ -83,5 +83,7 @@ def test_any_moment_may_be_the_last(tmp_path: Path, seed: int) -> None:
             client.join()
     daemon.stop(signal.SIGKILL)
     daemon.start()
-    check(daemon)
-    daemon.cleanup()
+    try:
+        check(daemon)
+    finally:
+        daemon.cleanup()

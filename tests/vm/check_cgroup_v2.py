@@ -246,3 +246,8 @@ def test_a_cgroup_parent_of_its_own(daemon: Daemon, box: Callable[..., Path]) ->
     daemon.out("rm", "-f", "box")
     assert not folder.exists()
     folder.parent.rmdir()
+
+
+def test_what_version_2_does_not_have_is_no_reason_to_fail(daemon: Daemon) -> None:
+    words = ("--memory", "64m", "--memory-swappiness", "0", "--oom-kill-disable", "--blkio-weight", "300")
+    assert run(daemon, *words, "busybox", "echo", "started").stdout == "started\n"

@@ -44,7 +44,7 @@ def host_suite() -> str:
 
 
 def build(folder: Path) -> System:
-    """The system in *folder*; built anew when this file, the guest's files, or the suite have changed."""
+    """The system in *folder*; built anew when what it is made of has changed."""
     stamp, wanted = folder / "stamp", _fingerprint()
     if not stamp.exists() or stamp.read_text().split("\n")[0] != wanted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -59,7 +59,7 @@ def _fingerprint() -> str:
     docker = shutil.which("docker")
     parts = [host_suite(), repr(docker and Path(docker).stat().st_mtime)]
     here = Path(__file__).resolve().parent
-    for file in (here / "debian.py", here / "initramfs.py", *sorted(GUEST.iterdir())):
+    for file in (here / "debian.py", here / "initramfs.py", GUEST / "init", GUEST / "scow-tests.service"):
         parts.append(file.read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -99,9 +99,7 @@ def _configure(root: Path) -> None:
     """Units, the docker CLI where the host has one, and no services that would disturb."""
     units = root / "etc/systemd/system"
     shutil.copy(GUEST / "scow-tests.service", units)
-    target = root / "usr/local/sbin/scow-tests"
-    shutil.copy(GUEST / "scow-tests", target)
-    target.chmod(0o755)
+    (root / "job").mkdir()
     wanted = units / "multi-user.target.wants"
     wanted.mkdir(exist_ok=True)
     (wanted / "scow-tests.service").symlink_to("/etc/systemd/system/scow-tests.service")

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
     from scow.api.call import Call
 
+FILTER_UNTIL = (1, 41)  # before, ``filter`` named a reference
+
 
 async def list_images(call: Call) -> web.StreamResponse:
     """``GET /images/json``."""
-    found = call.engine.images.list(all=call.flag("all"), filters=call.filters())
+    filters = call.filters()
+    if call.text("filter") and call.version < FILTER_UNTIL:
+        filters["reference"] = [*filters.get("reference", []), call.text("filter")]
+    found = call.engine.images.list(all=call.flag("all"), filters=filters)
     return answer([images_json.summary(image, -1, call.version) for image in found])
 
 

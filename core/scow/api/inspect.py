@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scow.api.times import SECOND_NS, human_duration, rfc3339
-from scow.engine.publish import parse_port, port_map
+from scow.engine.publish import parse_port, port_map, published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from scow.engine.model import Container, ContainerState, EndpointRecord, MountPoint
-    from scow.ports.network import PortBinding
     from scow.types import ContainerConfig, HostConfig
 
 Json = dict[str, Any]
@@ -189,11 +188,6 @@ def _networks(container: Container) -> Json:
     return {record.network_name: endpoint(record, container) for record in container.endpoints.values()}
 
 
-def _published(container: Container) -> tuple[PortBinding, ...]:
-    records = container.endpoints.values()
-    return tuple(port for record in records if record.attachment for port in record.attachment.ports)
-
-
 def _network_settings(container: Container) -> Json:
     running = container.state.running
     pid = container.state.pid
@@ -201,7 +195,7 @@ def _network_settings(container: Container) -> Json:
     return {
         "SandboxID": container.id if running else "",
         "SandboxKey": f"/proc/{pid}/ns/net" if running and pid else "",
-        "Ports": port_map(container.config.exposed_ports, _published(container)) if running else {},
+        "Ports": port_map(container.config.exposed_ports, published(container)) if running else {},
         "Networks": networks,
         **_first_address(networks),
     }
@@ -224,13 +218,13 @@ def _ports(container: Container) -> list[Json]:
 
 
 def _port_lines(container: Container) -> Iterator[Json]:
-    published = _published(container)
-    taken = {(port.container_port, port.protocol) for port in published}
+    bound = published(container)
+    taken = {(port.container_port, port.protocol) for port in bound}
     for text in container.config.exposed_ports:
         number, protocol = parse_port(text)
         if (number, protocol) not in taken:
             yield {"PrivatePort": number, "Type": protocol}
-    for port in published:
+    for port in bound:
         yield {
             "IP": port.host_ip or "0.0.0.0",
             "PrivatePort": port.container_port,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scow.api.call import answer
 from scow.api.routing import Route
 from scow.api.times import rfc3339
+from scow.engine.networks import shown_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,7 @@ def network_json(record: NetworkRecord) -> Json:
         "Id": network.id,
         "Created": rfc3339(record.created_ns),
         "Scope": "local",
-        "Driver": "null" if network.driver == "none" else network.driver,
+        "Driver": shown_driver(network),
         "EnableIPv4": True,
         "EnableIPv6": network.ipv6,
         "IPAM": {"Driver": "default", "Options": None, "Config": [subnet_json(subnet) for subnet in network.subnets]},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scow.engine.filters import check_filters, match_labels
-from scow.engine.publish import parse_port
+from scow.engine.filters import check_filters, match_labels, match_pattern
+from scow.engine.publish import host_ports, parse_port, published
 from scow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -78,13 +78,22 @@ def _exited(container: Container, value: str) -> bool:
 
 
 def _published(container: Container, value: str) -> bool:
-    port = "{}/{}".format(*parse_port(value))
-    return any(key == port or key + "/tcp" == port for key in container.host_config.port_bindings)
+    ports, protocol = _port_range(value)
+    return any(port.host_port in ports and port.protocol == protocol for port in published(container))
 
 
 def _exposed(container: Container, value: str) -> bool:
-    port = "{}/{}".format(*parse_port(value))
-    return any(key == port or key + "/tcp" == port for key in container.config.exposed_ports)
+    ports, protocol = _port_range(value)
+    found: set[tuple[int, str]] = {(port.container_port, port.protocol) for port in published(container)}
+    if container.state.running:
+        found |= {parse_port(text) for text in container.config.exposed_ports}
+    return any(number in ports and kind == protocol for number, kind in found)
+
+
+def _port_range(value: str) -> tuple[Sequence[int], str]:
+    """The ports and the protocol that ``80``, ``8000-8010`` or ``53/udp`` mean."""
+    numbers, _, protocol = value.partition("/")
+    return host_ports(numbers), protocol.lower() or "tcp"
 
 
 def _networks(container: Container, value: str) -> bool:
@@ -95,10 +104,10 @@ _ONE: dict[str, Callable[[Container, str], bool]] = {
     "exited": _exited,
     "expose": _exposed,
     "health": lambda c, value: value == "none",
-    "id": lambda c, value: c.id.startswith(value),
+    "id": lambda c, value: match_pattern([value], c.id),
     "is-task": lambda c, value: value.lower() in ("0", "false"),
     "isolation": lambda c, value: value in ("", "default"),
-    "name": lambda c, value: value.removeprefix("/") in c.name,
+    "name": lambda c, value: match_pattern([value], f"/{c.name}") or match_pattern([value], c.name),
     "network": _networks,
     "publish": _published,
     "status": lambda c, value: c.state.status == value,

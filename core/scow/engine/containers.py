@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -143,6 +144,8 @@ class Containers:
         name = check_container_name(name)
         live = self.live(ref)
         async with live.lock:
+            if not self.knows(live):  # removed while this one waited: it must not come back
+                raise NotFound(f"No such container: {ref}")
             old = live.record.name
             if name in self._names:
                 if old == name:
@@ -190,7 +193,6 @@ class Containers:
             if number == parse_signal(live.record.config.stop_signal or "TERM"):
                 live.stop_wanted = True
             await self.lifecycle.signal(live, number)
-        self.tell(live, "kill", {"signal": str(number)})
 
     async def pause(self, ref: str) -> None:
         """Its processes are frozen."""
@@ -239,6 +241,7 @@ class Containers:
             detach_keys=keys,
             history=history,
         )
+        session.on_detach = partial(self.tell, live, "detach")
         if not stream:
             session.finish()
         elif record.state.running and live.monitor is not None:
@@ -328,7 +331,7 @@ class Containers:
 
     def _exec_ended(self, live: Live, exec_id: str, exit_code: int) -> None:
         record = live.execs.get(exec_id)
-        if record is not None:
+        if record is not None and record.running:  # not after a failed start, which has an exit code of its own
             live.execs[exec_id] = msgspec.structs.replace(record, running=False, exit_code=exit_code)
             end = live.exec_ends.pop(exec_id, None)
             if end is not None:

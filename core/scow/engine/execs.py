@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,6 +72,7 @@ class Execs:
                 recorded=live.exec_ends.setdefault(exec_id, asyncio.Event()),
                 framing=between(request.tty, tty),
             )
+            session.on_detach = partial(self._containers.tell, live, "exec_detach", {"execID": exec_id})
             await session.attach(monitor, exec_id)
         live.execs[exec_id] = msgspec.structs.replace(record, running=True)
         try:
@@ -134,6 +136,8 @@ class Execs:
 def _check_running(record: Container) -> None:
     if record.state.status == "paused":
         raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
+    if record.state.status == "restarting":
+        raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
     if not record.state.running:
         raise Conflict(f"container {record.id} is not running")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from scow.errors import InvalidArgument
@@ -16,6 +17,18 @@ def check_filters(filters: Mapping[str, Sequence[str]], known: Iterable[str]) ->
         if name not in known:
             raise InvalidArgument(f"invalid filter '{name}'", hint=f"known: {', '.join(sorted(known))}")
     return {name: values for name, values in filters.items() if values}
+
+
+def match_pattern(patterns: Sequence[str], text: str) -> bool:
+    """Whether one of *patterns*, regular expressions, is found in *text*; what is no expression matches as it is."""
+    for pattern in patterns:
+        try:
+            if re.search(pattern, text):
+                return True
+        except re.error:
+            if pattern in text:
+                return True
+    return False
 
 
 def match_labels(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:

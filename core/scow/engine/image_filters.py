@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from scow.engine.filters import check_filters, match_labels
 from scow.engine.times import parse_time_ns
 from scow.errors import InvalidArgument
@@ -21,28 +23,41 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def filter_images(store: ImageStore, filters: Mapping[str, Sequence[str]]) -> list[Image]:
-    """The images of *store* that pass *filters*, newest first.
+    """The images of *store* that pass *filters*, newest first; with ``reference`` only with the names that match.
 
     Raises `InvalidArgument` for an unknown filter or value, `NotFound` for the image of ``before`` or ``since``.
     """
     tests = [_test(store, name, values) for name, values in check_filters(filters, KNOWN).items()]
     found = [image for image in store.all() if all(test(image) for test in tests)]
     patterns = filters.get("reference")
-    return [image for image in found if any(matches(image, pattern) for pattern in patterns)] if patterns else found
+    if not patterns:
+        return found
+    tests_of_names = [_name_test(pattern) for pattern in patterns]
+    shown = (_with_names(image, lambda name: any(test(name) for test in tests_of_names)) for image in found)
+    return [image for image in shown if image.tags or image.digests]
 
 
 def matches(image: Image, pattern: str) -> bool:
     """Whether a name of *image* is like *pattern*: ``nginx``, ``nginx:1.*``, ``docker.io/library/ngin?``."""
+    return any(map(_name_test(pattern), (*image.tags, *image.digests)))
+
+
+def _with_names(image: Image, wanted: Callable[[str], bool]) -> Image:
+    tags, digests = tuple(filter(wanted, image.tags)), tuple(filter(wanted, image.digests))
+    return msgspec.structs.replace(image, tags=tags, digests=digests)
+
+
+def _name_test(pattern: str) -> Callable[[str], bool]:
     try:
         glob = re.compile(_glob(pattern))
     except re.error as error:
         raise InvalidArgument(f"invalid filter 'reference={pattern}': {error}") from error
-    for name in (*image.tags, *image.digests):
+
+    def test(name: str) -> bool:
         ref = Reference.parse(name)
-        shapes = (ref.familiar, ref.familiar_name, str(ref), ref.name)
-        if any(glob.fullmatch(shape) for shape in shapes):
-            return True
-    return False
+        return any(glob.fullmatch(shape) for shape in (ref.familiar, ref.familiar_name, str(ref), ref.name))
+
+    return test
 
 
 def _glob(pattern: str) -> str:

@@ -22,6 +22,7 @@ from scow.engine import spec
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
+from scow.engine.networks import shown_driver
 from scow.engine.publish import bindings
 from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
@@ -161,13 +162,8 @@ class Launch:
                 attachment=attachment,
             )
         write_files(self._directory, record, joined)
-        for name, endpoint in joined.items():
-            self._containers.events.post(
-                "network",
-                "connect",
-                endpoint.network_id,
-                {"container": record.id, "name": name, "type": self._containers.networks.get(name).network.driver},
-            )
+        for endpoint in joined.values():
+            _tell(self._containers, "connect", endpoint.network_id, record.id)
         return joined
 
     async def _attach(self, network: Network, wanted: Endpoint, pid: int) -> Attachment:
@@ -236,7 +232,7 @@ def _check_source(point: MountPoint, container_id: str) -> None:
 
 async def tear_down(containers: Containers, record: Container, endpoints: dict[str, EndpointRecord]) -> list[str]:
     """Network, volumes and cgroup of an ended run are released; what fails is logged and does not stop the rest."""
-    steps = [_detach(containers, endpoint) for endpoint in endpoints.values() if endpoint.attachment]
+    steps = [_detach(containers, endpoint, record.id) for endpoint in endpoints.values() if endpoint.attachment]
     steps += [containers.volumes.release(point, record.id) for point in record.mounts if point.type == "volume"]
     steps.append(containers.drivers.call(RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id)))
     failures = [str(error) for error in await asyncio.gather(*steps, return_exceptions=True) if error is not None]
@@ -245,12 +241,18 @@ async def tear_down(containers: Containers, record: Container, endpoints: dict[s
     return failures
 
 
-async def _detach(containers: Containers, endpoint: EndpointRecord) -> None:
+async def _detach(containers: Containers, endpoint: EndpointRecord, container_id: str) -> None:
     network = containers.networks.get(endpoint.network_id).network
     attachment = endpoint.attachment
     assert attachment is not None
     await containers.drivers.call(NETWORK, network.driver, "detach", lambda d: d.detach(network, attachment))
-    containers.events.post("network", "disconnect", network.id, {"name": network.name, "type": network.driver})
+    _tell(containers, "disconnect", network.id, container_id)
+
+
+def _tell(containers: Containers, action: str, network_id: str, container_id: str) -> None:
+    network = containers.networks.get(network_id).network
+    attributes = {"container": container_id, "name": network.name, "type": shown_driver(network)}
+    containers.events.post("network", action, network.id, attributes)
 
 
 def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, netns: str) -> Attachment:

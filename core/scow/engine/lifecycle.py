@@ -202,7 +202,6 @@ class Lifecycle:
             await self.unpause(live)
         number = parse_signal(signal or config.stop_signal or "TERM")
         await self._signal_unless_ending(live, number)
-        self._containers.tell(live, "kill", {"signal": str(number)})
         try:
             await asyncio.wait_for(live.ended.wait(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
@@ -247,6 +246,7 @@ class Lifecycle:
         if monitor is None or not live.record.state.running:
             raise Conflict(f"container {live.record.id} is not running")
         await monitor.signal(number)
+        self._containers.tell(live, "kill", {"signal": str(number)})
 
     async def pause(self, live: Live) -> None:
         """Every process is frozen; raises `Conflict` in other states than running."""

@@ -377,8 +377,8 @@ async def _first_answer(sock: socket.socket) -> tuple[Message, bytes]:
         if not data:
             raise Unavailable("the monitor ended")
         decoder.feed(data)
-        message = decoder.take()
-        if message is not None and "error" in message:
-            raise error_of(message["error"])
-        if message is not None and "ok" in message:
-            return message["ok"], decoder.rest()
+        while (message := decoder.take()) is not None:  # events may come before the answer, in one piece with it
+            if "error" in message:
+                raise error_of(message["error"])
+            if "ok" in message:
+                return message["ok"], decoder.rest()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scow.engine.model import MountPoint
 from scow.engine.names import VOLUME_NAME, new_id
-from scow.errors import InvalidArgument, Unsupported
+from scow.errors import InvalidArgument, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -101,6 +101,8 @@ def from_spec(spec: MountSpec) -> MountPoint:
         words += ["=".join(option) for option in tmpfs.options] if tmpfs else []
         words += ["ro"] if spec.read_only else []
         return MountPoint(type="tmpfs", destination=destination, rw=not spec.read_only, options=tuple(words))
+    if spec.type == "image":
+        raise Unsupported("mounts of type image are not supported by this version of scow")
     if spec.type != "volume":
         raise InvalidArgument(f"mount type unknown: {spec.type!r}", hint="known: bind, volume, tmpfs")
     options = spec.volume_options
@@ -155,7 +157,11 @@ def _inherited(text: str, find: Callable[[str], Container]) -> Iterable[MountPoi
     ref, _, mode = text.partition(":")
     if mode not in ("", "ro", "rw", "z", "Z"):
         raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
-    for point in find(ref).mounts:
+    try:
+        source = find(ref)
+    except NotFound as error:  # not 404: at that the docker CLI pulls the image
+        raise InvalidArgument(error.message, hint=error.hint) from error
+    for point in source.mounts:
         if point.type == "tmpfs":
             continue
         writable = point.rw and mode != "ro"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scow.engine.filters import check_filters, match_labels
+from scow.engine.filters import check_filters, match_labels, match_pattern
 from scow.engine.model import NetworkRecord
 from scow.engine.names import find, new_id
-from scow.errors import NotFound, ScowError
+from scow.errors import InvalidArgument, NotFound, ScowError
 from scow.ports import NETWORK
 from scow.ports.network import Network
 from scow.state import Delete, Put
@@ -33,6 +33,11 @@ KIND = "network"
 RELEASED = "networks released"  # kind and id of a mark: the last engine took its networks out of the kernel
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 BRIDGE_NAME = "com.docker.network.bridge.name"
+
+
+def shown_driver(network: Network) -> str:
+    """The driver of *network* in Docker's words, which call ``none`` ``null``."""
+    return "null" if network.driver == "none" else network.driver
 
 
 class Networks:
@@ -117,9 +122,9 @@ class Networks:
     def _matches(self, record: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
         network = record.network
         tests: dict[str, Callable[[str], bool]] = {
-            "driver": lambda value: network.driver == value,
-            "id": network.id.startswith,
-            "name": lambda value: value in network.name,
+            "driver": lambda value: shown_driver(network) == value,
+            "id": lambda value: match_pattern([value], network.id),
+            "name": lambda value: match_pattern([value], network.name),
             "scope": lambda value: value == "local",
             "type": lambda value: (value == "builtin") == record.builtin,
             "dangling": lambda value: (
@@ -155,6 +160,9 @@ class Networks:
     def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[NetworkRecord]:
         """Newest first; filters as Docker has them."""
         filters = check_filters(filters or {}, FILTERS)
+        for value in filters.get("type", ()):
+            if value not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter 'type={value}'", hint="known: builtin, custom")
         found = sorted(self._records.values(), key=lambda record: record.created_ns, reverse=True)
         return [record for record in found if self._matches(record, filters)]
 

@@ -13,6 +13,7 @@ from scow.types import PortMapping
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from scow.engine.model import Container
     from scow.types import ContainerConfig, HostConfig
 
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?", re.IGNORECASE)
@@ -67,6 +68,12 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError as error:
         raise InvalidArgument(f"invalid host address {text!r} for a published port") from error
+
+
+def published(container: Container) -> tuple[PortBinding, ...]:
+    """The ports that *container* has on the host now."""
+    attachments = [endpoint.attachment for endpoint in container.endpoints.values()]
+    return tuple(port for attachment in attachments if attachment is not None for port in attachment.ports)
 
 
 def port_map(exposed: Mapping[str, Any], published: tuple[PortBinding, ...]) -> dict[str, list[PortMapping] | None]:

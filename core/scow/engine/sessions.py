@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from scow.engine.detach import DetachScanner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from scow.engine.attach_stream import AttachStream
     from scow.engine.framing import Framing
@@ -64,6 +64,7 @@ class StreamSession:
         self._ended = False
         self._stdin_closed = False
         self.detached = False
+        self.on_detach: Callable[[], None] | None = None  # called when the detach keys came
 
     async def attach(self, monitor: MonitorConnection, exec_id: str = "") -> None:
         """The session is the container's (or the exec's) process's from its next byte on; what waited goes on."""
@@ -106,6 +107,8 @@ class StreamSession:
                 await self._send(data)
                 self.detached = True
                 self.abort()
+                if self.on_detach is not None:
+                    self.on_detach()
                 return
         await self._send(data)
 

@@ -155,6 +155,8 @@ def parse_profile(text: str) -> dict[str, Any]:
         raise InvalidArgument(
             f"invalid --security-opt seccomp: not JSON: {error}", hint="expected unconfined, builtin or a profile"
         ) from error
+    except RecursionError:
+        raise InvalidArgument("invalid --security-opt seccomp: nested too deeply") from None
     if not isinstance(profile, dict):
         raise InvalidArgument("invalid --security-opt seccomp: a profile is a JSON object")
     return profile

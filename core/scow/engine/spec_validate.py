@@ -43,15 +43,16 @@ def validate(config: ContainerConfig, host: HostConfig) -> list[str]:
     device_rules(host)  # a device that is not there is refused now, not at start
     if host.device_requests:
         request = host.device_requests[0]
+        wanted = " ".join("[" + " ".join(names) + "]" for names in request.capabilities)  # as Go prints it
         raise Unsupported(
-            f'could not select device driver "{request.driver}" with capabilities: {request.capabilities}',
+            f'could not select device driver "{request.driver}" with capabilities: [{wanted}]',
             hint="use --device for the nodes that the program needs",
         )
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
-    return check_resources(host) + _other_warnings(host)
+    return check_resources(host) + _other_warnings(config, host)
 
 
 def _check_config(config: ContainerConfig) -> None:
@@ -65,11 +66,16 @@ def _check_config(config: ContainerConfig) -> None:
         if "\0" in item:
             raise InvalidArgument("invalid environment variable: it holds a NUL")
     for kind, name in (("hostname", config.hostname), ("domainname", config.domainname)):
-        if name and (len(name) > _MAX_HOSTNAME or not _HOSTNAME.match(name)):
+        if name and (len(name) > _MAX_HOSTNAME or not _HOSTNAME.fullmatch(name)):
             raise InvalidArgument(f"invalid {kind} format: {name}")
 
 
 def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
+    if host.storage_opt:
+        names = ", ".join(host.storage_opt)
+        raise Unsupported(f"storage options ({names}) are not supported by this version of scow")
+    if host.isolation not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
     if host.links:
         raise Unsupported("links are not supported by this version of scow", hint="use --add-host name:address")
     for what, mode, known in (
@@ -211,8 +217,10 @@ def _check_ulimit(name: str, soft: int, hard: int) -> None:
         raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
 
 
-def _other_warnings(host: HostConfig) -> list[str]:
+def _other_warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
     warnings = []
+    if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
+        warnings.append("The healthcheck is not run: this version of scow has none.")
     options = parse_options(host.security_opt)
     if options.apparmor not in ("", "unconfined") and not os.path.isdir("/sys/module/apparmor"):
         warnings.append(f"AppArmor profile {options.apparmor} is ignored: this host does not have AppArmor.")

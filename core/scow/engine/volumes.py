@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scow.engine.filters import check_filters, match_labels
+from scow.engine.filters import check_filters, match_labels, match_pattern
 from scow.engine.model import VolumeRecord
 from scow.engine.names import VOLUME_NAME, new_id
 from scow.errors import Conflict, InvalidArgument, NotFound, ScowError, SyscallError
@@ -179,7 +179,7 @@ class Volumes:
         filters = check_filters(filters or {}, FILTERS)
         records = sorted(self._records.values(), key=lambda record: record.name)
         if "name" in filters:
-            records = [r for r in records if any(part in r.name for part in filters["name"])]
+            records = [r for r in records if match_pattern(filters["name"], r.name)]
         if "driver" in filters:
             records = [r for r in records if r.driver in filters["driver"]]
         if "label" in filters:

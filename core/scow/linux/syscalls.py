@@ -13,8 +13,12 @@ import os
 import platform
 import signal
 import struct
+from typing import TYPE_CHECKING
 
 from scow.errors import SyscallError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _blocking = ctypes.CDLL(None, use_errno=True)  # releases the GIL: for calls that may wait, never for clone
@@ -315,10 +319,18 @@ def set_signal_mask(mask: int) -> int:
     return old.value
 
 
-def reset_signal_handlers() -> None:
-    """Every signal has its default action, behind the back of the `signal` module: for a process that will execve."""
-    for number in range(1, 65):  # glibc refuses to touch 32 and 33, which a parent may have left ignored
+def reset_signal_handlers(numbers: Iterable[int] = range(1, 65)) -> None:
+    """Every signal has its default action, behind the back of the `signal` module: for a process that will execve.
+    *numbers*: those that may have another one, see `changed_signals`."""
+    for number in numbers:  # glibc refuses to touch 32 and 33, which a parent may have left ignored
         _libc.syscall(SYS_RT_SIGACTION, number, _DEFAULT_ACTION, None, 8)  # EINVAL for SIGKILL and SIGSTOP
+
+
+def changed_signals() -> tuple[int, ...]:
+    """The signals that the process ignores or handles (proc(5), SigIgn and SigCgt of status)."""
+    with open("/proc/self/status", encoding="utf-8") as lines:
+        masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn:", "SigCgt:"))]
+    return tuple(number for number in range(1, 65) if any(mask >> (number - 1) & 1 for mask in masks))
 
 
 def trim_heap() -> None:

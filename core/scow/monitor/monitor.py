@@ -42,7 +42,7 @@ class Monitor:
         self.status = "new"
         self.execs = Execs()
         self._socket_path = (run_directory, name)
-        self._listener: _socket.socket | None = listener
+        self._listener: Any = listener  # None when closed; Any for its _accept, which makes no socket object
         self._connections: list[Connection] = []
         self.stdio = Stdio(self.loop, once=False, scowd_lives=self._scowd_lives)
         self.stdio.on_left = self._maybe_end
@@ -76,7 +76,7 @@ class Monitor:
     def _accept(self, _events: int) -> None:
         if self._listener:
             try:
-                fd, _address = self._listener._accept()  # bare: see scow.monitor.control
+                fd, _address = self._listener._accept()
             except BlockingIOError:
                 return
             os.set_inheritable(fd, False)

@@ -13,27 +13,30 @@ Standard library only: the zygote imports this before its heap is frozen.
 
 from __future__ import annotations
 
+import _json
 import _socket
 import json
 import os
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 VERSION = 1
 MAX_MESSAGE = 64 << 20
 MAX_PACKET = 1 << 16
+MAX_REQUEST = 4096  # of scowd to the zygote
 _LENGTH = struct.Struct("!I")
 _FD = struct.Struct("i")
 # Plain numbers and the C type for what is made after a fork: the enumerations of `socket` cost 80 pages (measured).
 _UNIX = int(socket.AF_UNIX)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_FD.size)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _LISTENER = int(socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 # What json.dumps and loads are built of, made once: every further object that a monitor looks at is a page.
-_parts = json.encoder.c_make_encoder(
-    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+_parts = _json.make_encoder(
+    None, json.JSONEncoder().default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )
-_scan = json.scanner.c_make_scanner(json.JSONDecoder())
+_scan = cast(Any, _json.make_scanner)(json.JSONDecoder())
 
 Message = dict[str, Any]
 
@@ -113,9 +116,9 @@ def receive_packet(sock: socket.socket) -> tuple[Message | None, int | None]:
     return (decode_json(data.decode()) if data else None), fd
 
 
-def receive_raw(sock: socket.socket) -> tuple[bytes, int | None]:
-    """As `receive_packet`, the message still encoded."""
-    data, ancillary, _flags, _address = sock.recvmsg(MAX_PACKET, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+def receive_raw(sock: socket.socket, limit: int = MAX_PACKET) -> tuple[bytes, int | None]:
+    """As `receive_packet`, the message still encoded; what is longer than *limit* bytes is cut."""
+    data, ancillary, _flags, _address = sock.recvmsg(limit, _ANCILLARY_BYTES, _CLOEXEC)
     fd: int | None = None
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= _FD.size:

@@ -4,7 +4,8 @@ scowd runs it as ``scow.monitor.zygote.main()`` with the arguments: descriptor o
 run root, names of the runtimes' child modules. It says ``{"event": "ready", "pid", "modules"}``, then serves
 ``{"op": "spawn", "seq", "id"}`` (beside it one end of a stream socketpair, the monitor's first control connection) with
 ``{"seq", "ok": {"pid", "start_ticks"}}``, and reports ``{"event": "monitor_exit", "pid", "status"}`` of each monitor
-that ends. It ends when its socket to scowd does; monitors live on.
+that ends. It ends when its socket to scowd does; monitors live on. The next monitor is forked before it is asked for:
+a spare child reads the request and answers it.
 
 Single-threaded, standard library only. Its heap is frozen and its collector off, so that a fork shares it; after the
 imports it cannot import any more (`forbid_imports`): the package on disk may be another version by then.
@@ -25,6 +26,7 @@ from typing import Any
 from scow.linux import syscalls
 from scow.monitor import monitor
 from scow.monitor.protocol import (
+    MAX_REQUEST,
     decode_json,
     encode_json,
     listen,
@@ -35,7 +37,19 @@ from scow.monitor.protocol import (
 )
 from scow.monitor.rehearsal import rehearse
 
-CAUGHT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+CAUGHT = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+_REST_MS = 40.0  # how long after a fork the next spare is made, when the start is over that the fork was for
+_LONGEST_REST_MS = 10_000.0
 
 
 def no_action(_signum: int, _frame: FrameType | None) -> None:
@@ -60,8 +74,13 @@ class Zygote:
         self._directory_fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._requests: dict[int, bytes] = {}  # what was asked for, by the pid of the child that answers it
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._taken_read, self._taken_write = os.pipe()  # the spare child says here what it was asked for
+        self._life_read, self._life_write = os.pipe()  # ends with this process
+        for fd in (self._wake_read, self._wake_write, self._taken_read):
+            os.set_blocking(fd, False)
+        self._spare = 0
+        self._rest_ms = _REST_MS
+        self._poll = select.poll()
 
     def rehearse(self, modules: list[Any]) -> None:
         """See `scow.monitor.rehearsal`; a child module may have a function ``rehearse()`` of its own."""
@@ -69,23 +88,67 @@ class Zygote:
 
     def serve(self) -> None:
         """Returns when scowd is gone."""
-        signal.signal(signal.SIGCHLD, no_action)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._taken_read, select.POLLIN)
         send_packet(self._sock, {"event": "ready", "pid": os.getpid(), "modules": sorted(sys.modules)})
         while True:
-            for fd, _events in poll.poll():
+            # With a spare nothing is read here, a hang-up is told all the same. Without, one is made in a quiet moment.
+            self._poll.register(self._sock_fd, 0 if self._spare else select.POLLIN)
+            ready = self._poll.poll(None if self._spare else self._rest_ms)
+            for fd, events in ready:
                 if fd == self._wake_read:
                     self._reap()
-                elif not self._request():
+                elif fd == self._taken_read:
+                    self._taken()
+                elif events & select.POLLIN and not self._spare:
+                    if not self._request():
+                        return
+                elif events & select.POLLHUP:
                     return
+            if not ready:
+                self._make_spare()
+
+    def _make_spare(self) -> None:
+        """A child waits for the next request: then a monitor need not wait for the fork."""
+        try:
+            self._spare = os.fork()
+        except OSError:
+            return  # the next request meets the same and is told so
+        if not self._spare:
+            self._be_spare()
+
+    def _be_spare(self) -> None:
+        """In the child; never returns. It ends with scowd and with the zygote, unless it has become a monitor."""
+        try:
+            os.dup2(self._life_read, self._life_write, inheritable=False)  # closed, and its number stays ours
+            poll = select.poll()
+            poll.register(self._sock_fd, select.POLLIN)
+            poll.register(self._life_read, 0)
+            poll.poll()
+            poll.unregister(self._sock_fd)
+            if not poll.poll(0):  # the zygote lives
+                request, fd = receive_raw(self._sock, MAX_REQUEST)
+                if request:
+                    os.write(self._taken_write, request)
+                    self._become_monitor(request, fd)
+        finally:
+            os._exit(0)
+
+    def _taken(self) -> None:
+        """The spare is a monitor now."""
+        try:
+            request = os.read(self._taken_read, MAX_REQUEST)
+        except BlockingIOError:
+            return
+        if self._spare:
+            self._requests[self._spare] = request
+        self._spare, self._rest_ms = 0, _REST_MS
 
     def _request(self) -> bool:
         """One request is on its way in a child. Nothing but the fork happens here: what this process writes to between
         two forks is a page that the monitors do not share, as what they write to themselves."""
-        data, fd = receive_raw(self._sock)
+        data, fd = receive_raw(self._sock, MAX_REQUEST)
         if not data:
             return False
         try:
@@ -122,7 +185,16 @@ class Zygote:
             listener = listen(self._directory_fd, name)
             ok = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
             os.write(self._sock_fd, encode_json({"seq": message["seq"], "ok": ok}))
-            for fd in (self._sock_fd, self._wake_read, self._wake_write, self._directory_fd):
+            for fd in (
+                self._sock_fd,
+                self._directory_fd,
+                self._wake_read,
+                self._wake_write,
+                self._taken_read,
+                self._taken_write,
+                self._life_read,
+                self._life_write,
+            ):
                 os.close(fd)
             answered = True
             monitor.run(container_id, self._directory, name, listener, control_fd)
@@ -146,10 +218,16 @@ class Zygote:
                 return
             if not pid:
                 return
+            if pid == self._spare:
+                self._taken()
+            if pid == self._spare:  # killed, and nobody had asked
+                self._spare, self._rest_ms = 0, min(self._rest_ms * 2, _LONGEST_REST_MS)
+                continue
+            code = os.waitstatus_to_exitcode(status)
             request = self._requests.pop(pid, b"")
-            if status and request:
-                self._refuse(request, f"the monitor ended with status {os.waitstatus_to_exitcode(status)}")
-            send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
+            if code and request:
+                self._refuse(request, f"the monitor ended with status {code}")
+            send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": code})
 
 
 def prepare(names: list[str]) -> list[Any]:

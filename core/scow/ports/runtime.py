@@ -14,6 +14,7 @@ The child module offers (checked by the kit)::
         # in the monitor: a further process in the container of *init_pid*, child of the monitor; it waits as well
 
     def oom_killed(plan: Plan) -> bool        # optional, in the monitor: whether the kernel killed for want of memory
+    def kept(plan: Plan) -> Plan              # optional: what the started monitor keeps of it for oom_killed
     def rehearse() -> None                    # optional, in the zygote: see scow.monitor.rehearsal
 
     class Spawned(NamedTuple):

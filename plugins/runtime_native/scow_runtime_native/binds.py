@@ -65,7 +65,7 @@ def check_place(root_fd: int, target: int, destination: str) -> None:
     in_proc = place.st_dev == proc.st_dev != root.st_dev and not destination.startswith("/proc/")
     if in_proc or os.path.samestat(place, root):
         raise StageError(
-            f"cannot mount at {destination}: it leads to {'/proc' if in_proc else 'the root'}",
+            f"it leads to {'/proc' if in_proc else 'the root'}",
             stage=f"mounting {destination}",
             errno=errno.EPERM,
             hint="the image has a symbolic link there",

@@ -14,8 +14,6 @@ import gc
 import json
 import os
 import signal
-import stat
-import struct
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
@@ -24,9 +22,10 @@ from scow_runtime_native import init, title
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
+_signals: Iterable[int] = range(1, 65)
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -72,7 +71,10 @@ def oom_killed(plan: dict[str, Any]) -> bool:
 
 
 def rehearse() -> None:
-    """A process as `create` makes it, that finds no root to enter and ends: see `scow.monitor.rehearsal`."""
+    """A process as `create` makes it, that finds no root to enter and ends: see `scow.monitor.rehearsal`. From here on
+    the children of this process reset only the signals that it has changed."""
+    global _signals
+    _signals = sys.changed_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
     os.waitpid(spawned.pid, 0)
@@ -168,7 +170,7 @@ def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple
         status = STATUS_FD
         sys.close_range(len(fds))
         signal.set_wakeup_fd(-1)
-        sys.reset_signal_handlers()
+        sys.reset_signal_handlers(_signals)
         sys.set_signal_mask(0)
         title.replace(b"scow-init")
         main(*arguments)

@@ -176,7 +176,8 @@ def _mount_hierarchies(root_fd: int, entry: dict[str, Any]) -> None:
 
 
 def _mask(root_fd: int, paths: Iterable[str]) -> None:
-    """Nothing can be read at *paths*: /dev/null over files, one empty read-only tmpfs over directories."""
+    """Nothing can be read at *paths*: /dev/null over files, one empty read-only tmpfs over directories. That one is
+    attached itself and then copied: a detached mount that is closed waits for the kernel's readers (RCU; 1 to 5 ms)."""
     empty = -1
     try:
         for path in paths:
@@ -189,19 +190,24 @@ def _mask(root_fd: int, paths: Iterable[str]) -> None:
             try:
                 if not stat.S_ISDIR(os.fstat(fd).st_mode):
                     sys.mount("/dev/null", f"/proc/self/fd/{fd}", None, sys.MS_BIND)
-                    continue
-                if empty < 0:
+                elif empty < 0:
                     empty = _empty_tmpfs()
-                tree = sys.open_tree(empty, "", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_EMPTY_PATH)
-                try:
-                    binds.attach(tree, fd)
-                finally:
-                    os.close(tree)
+                    binds.attach(empty, fd)
+                else:
+                    _attach_copy(empty, fd)
             finally:
                 os.close(fd)
     finally:
         if empty >= 0:
             os.close(empty)
+
+
+def _attach_copy(mount: int, target: int) -> None:
+    tree = sys.open_tree(mount, "", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_EMPTY_PATH)
+    try:
+        binds.attach(tree, target)
+    finally:
+        os.close(tree)
 
 
 def _empty_tmpfs() -> int:

@@ -83,7 +83,7 @@ class LocalVolumes:
         """Where the content is; a volume with options is mounted there for its first holder."""
         with self._lock:
             volume = self._read(name)
-            if volume.options and not os.path.ismount(volume.mountpoint):
+            if volume.options and not _is_mounted(volume.mountpoint):
                 mount_all([_recipe(volume)], volume.mountpoint)
             self._holders[name].add(holder)
             return Path(volume.mountpoint)
@@ -94,8 +94,8 @@ class LocalVolumes:
             holders = self._holders[name]
             holders.discard(holder)
             data = self._folder(name) / _DATA
-            if not holders and os.path.ismount(data):
-                umount(str(data), MNT_DETACH)
+            if not holders:
+                _unmount_all(str(data))
 
     def remove(self, name: str) -> None:
         """The folder is gone; first by name, so that a removal which is cut short leaves no half volume."""
@@ -105,8 +105,7 @@ class LocalVolumes:
             folder = self._folder(name)
             if not folder.exists():
                 return
-            if os.path.ismount(folder / _DATA):
-                umount(str(folder / _DATA), MNT_DETACH)
+            _unmount_all(str(folder / _DATA))
             doomed = self._root / f".removed-{name}-{time.time_ns()}"
             folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -132,6 +131,26 @@ class LocalVolumes:
         except FileNotFoundError as error:
             raise NotFound(f"no such volume: {name}") from error
         return Volume(name, str(folder / _DATA), record["created_ns"], record["options"], record["labels"])
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether something is mounted at *path*. By mount ids: a bind of a folder of the same filesystem has the device of
+    its parent, so that `os.path.ismount` does not see it, and removing the volume would remove the folder's content."""
+    return os.path.exists(path) and _mount_id(path) != _mount_id(os.path.dirname(path))
+
+
+def _mount_id(path: str) -> str:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+            return next(line for line in lines if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+
+
+def _unmount_all(path: str) -> None:
+    while _is_mounted(path):
+        umount(path, MNT_DETACH)
 
 
 def _check_options(options: Mapping[str, str]) -> None:
