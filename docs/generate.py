@@ -340,7 +340,9 @@ def api_page() -> str:
         "## Scow's own",
         _routes(scow_v1.ROUTES),
         "## Not built: 501",
-        fenced("\n".join(f"{route.method:<6} {route.path}" for route in unbuilt.ROUTES)),
+        fenced(
+            "\n".join(f"{route.method:<6} {route.path}" for route in unbuilt.ROUTES if route.handler is unbuilt.refuse)
+        ),
         "Any other path is answered 404 `page not found`.",
     )
 

@@ -60,6 +60,7 @@ class Session:
 
     def _pump(self) -> None:
         """Our input to the container; its end is a half-close, so that the answer can still come."""
+        leave_signals()
         while True:
             try:
                 data = os.read(0, 64 * 1024)
@@ -76,6 +77,12 @@ class Session:
                 return
 
 
+def leave_signals() -> None:
+    """The calling thread takes no signals: one that the kernel gives to it would not wake the main thread, where
+    Python's handlers run, from the read that it waits in."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 class Forwarder:
     """Sends signals and window sizes to the engine, in order, from a thread with connections of its own."""
 
@@ -87,6 +94,7 @@ class Forwarder:
         self._thread = threading.Thread(target=self._send, name="forward", daemon=True)
 
     def _send(self) -> None:
+        leave_signals()
         while (job := self._queue.get()) is not None:
             try:
                 self.client.request("POST", f"{self.path}/{job[0]}", job[1])
