@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from scow.ports import Mount
 
 
+MOUNT_POINTS = ("dev/", "proc/", "sys/", "etc/", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+"""Where every container has something mounted; those with a slash at the end are folders."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a snapshot alone holds on disk, without its parents."""
@@ -50,6 +54,8 @@ class StorageDriver(Protocol):
 
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         """The active (writable) snapshot *key* on committed *parent* exists; how to mount it.
+
+        Where the parent has none, the root may also hold the empty `MOUNT_POINTS`, which the runtime would make.
 
         Raises `Conflict` where *key* exists, `NotFound` without *parent*, `InvalidArgument` where *parent* is active.
         """

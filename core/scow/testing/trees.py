@@ -9,6 +9,7 @@ import stat
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from scow.ports.storage import MOUNT_POINTS
 from scow.testing.fakes_registry import FileTree, make_tar
 
 if TYPE_CHECKING:
@@ -46,8 +47,20 @@ def stream(files: FileTree) -> BinaryIO:
 
 
 def names(root: Path) -> list[str]:
-    """Every path below *root*, sorted."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+    """Every path below *root*, sorted, without the mount points that a driver may have added and nobody filled."""
+    found = {str(path.relative_to(root)): path for path in root.rglob("*")}
+    for point in sorted(MOUNT_POINTS, reverse=True):
+        path = found.get(point.rstrip("/"))
+        if path is not None and _is_empty(path, found):
+            del found[point.rstrip("/")]
+    return sorted(found)
+
+
+def _is_empty(path: Path, found: dict[str, Path]) -> bool:
+    status = path.lstat()
+    if stat.S_ISDIR(status.st_mode):
+        return not any(path in other.parents for other in found.values())
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def described(root: Path) -> dict[str, tuple[Any, ...]]:
