@@ -129,8 +129,8 @@ class Daemon:
             connection.sock.connect(f"/proc/self/fd/{directory}/{self.socket.name}")
             headers = {"Content-Type": "application/json"}
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            answer = connection.getresponse()
-            payload = answer.read()
+            with connection.getresponse() as answer:  # closed also where the daemon dies in the middle of it
+                payload = answer.read()
         finally:
             os.close(directory)
             connection.close()

@@ -90,8 +90,8 @@ def by_scow(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def located(value: Any) -> Any:
-    """The folder of the data as ``@DATA@``: the kept bodies hold no path of a machine."""
-    return json.loads(json.dumps(value).replace(str(DATA), "@DATA@"))
+    """The folder of the data as ``@DATA@``, the one above as ``@UNIT@``: the kept bodies hold no path of a machine."""
+    return json.loads(json.dumps(value).replace(str(DATA), "@DATA@").replace(str(DATA.parent), "@UNIT@"))
 
 
 @pytest.mark.parametrize("line", ACCEPTED)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from types import FrameType
 
 from scow.cli import terminal
 from scow.cli.client import Client, Connection
@@ -78,8 +77,7 @@ class Session:
 
 
 def leave_signals() -> None:
-    """The calling thread takes no signals: one that the kernel gives to it would not wake the main thread, where
-    Python's handlers run, from the read that it waits in."""
+    """The calling thread takes no signals: they are for the one that waits for them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
@@ -106,7 +104,7 @@ class Forwarder:
         if size := terminal.size():
             self._queue.put(("resize", {"h": size[0], "w": size[1]}))
 
-    def _signal(self, number: int, _: FrameType | None) -> None:
+    def _signal(self, number: int) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             self._ending += 1
             if self._ending >= FORCED:
@@ -117,30 +115,34 @@ class Forwarder:
     @contextmanager
     def window(self) -> Iterator[None]:
         """The container's terminal has our size inside the block, whatever happens to the window."""
-        self._thread.start()
-        with _handlers({signal.SIGWINCH: self.resize}):
+        with self._taking({signal.SIGWINCH}, lambda _: self.resize()):
             self.resize()
             yield
-        self._queue.put(None)
 
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Signals for this process go to the container inside the block."""
-        self._thread.start()
-        chosen = [s for s in signal.Signals if s.name not in _OURS | _FAULTS and not s.name.startswith("SIGRT")]
-        with _handlers(dict.fromkeys(chosen, self._signal)):
+        chosen = {s for s in signal.Signals if s.name not in _OURS | _FAULTS and not s.name.startswith("SIGRT")}
+        with self._taking(chosen, self._signal):
             yield
-        self._queue.put(None)
 
+    @contextmanager
+    def _taking(self, chosen: set[signal.Signals], act: Callable[[int], None]) -> Iterator[None]:
+        """*act* is told each of the signals *chosen* inside the block, by a thread that waits for them (sigwait(3)).
 
-Handler = Callable[[int, FrameType | None], object]
+        No Python handlers: these run in the main thread only, and late where a signal came just before it began to wait
+        in a read.
+        """
 
+        def watch() -> None:
+            while True:
+                act(signal.sigwait(chosen))
 
-@contextmanager
-def _handlers(wanted: dict[signal.Signals, Handler]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, chosen)
+        self._thread.start()
+        threading.Thread(target=watch, name="signals", daemon=True).start()
+        try:
+            yield
+        finally:
+            self._queue.put(None)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
