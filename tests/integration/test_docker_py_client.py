@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,13 @@ from tests.daemon import Daemon
 
 docker = pytest.importorskip("docker")
 pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What docker-py leaves open (the sockets of attach and exec) is collected here, not in somebody else's test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
