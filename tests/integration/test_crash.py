@@ -56,7 +56,8 @@ def groups(daemon: Daemon) -> set[str]:
     """The containers that have a cgroup."""
     name = f"{daemon.config['cgroup_parent']}/{daemon.config['engine_name']}"
     found = set()
-    for hierarchy in Path("/sys/fs/cgroup").iterdir():
+    root = Path("/sys/fs/cgroup")
+    for hierarchy in (root, *root.iterdir()):
         folder = hierarchy / name
         if folder.is_dir():
             found |= {entry.name for entry in folder.iterdir() if entry.is_dir()}

@@ -148,7 +148,8 @@ def test_a_cgroup_parent_of_the_users_choice_is_remembered(lab: Lab) -> None:
     assert lab.runtime.list() == [running.id] and running.pid in lab.runtime.processes(running.id)
     lab.runtime.delete(running.id)
     assert lab.runtime.list() == []
-    for folder in Path("/sys/fs/cgroup").glob(f"*/{parent}"):
+    root = Path("/sys/fs/cgroup")
+    for folder in [*root.glob(parent), *root.glob(f"*/{parent}")]:
         folder.rmdir()
 
 

@@ -76,6 +76,7 @@ def test_a_pull_whose_client_goes_is_cancelled(client: Client, daemon: FakeDaemo
         ({"username": "u", "password": "p", "serveraddress": "x"}, Credentials("u", "p")),
         ({"auth": base64.b64encode(b"u:p:q").decode()}, Credentials("u", "p:q")),
         ({"identitytoken": "t"}, Credentials("", "", "t")),
+        ({"identitytoken": "t" * 40_000}, Credentials("", "", "t" * 40_000)),
         ({}, None),
         ({"username": ""}, None),
     ],

@@ -97,6 +97,21 @@ def test_the_same_bytes_come_whatever_the_block_size(tmp_path: Path) -> None:
         assert read(tmp_path, block, framed=False) == data
 
 
+def test_what_is_written_after_the_end_was_marked_does_not_come(tmp_path: Path) -> None:
+    writer = seg.SegmentWriter(str(tmp_path), 200, 100)
+    writer.write(OUT, b"before\n" * 20)
+    reader = SegmentReader(tmp_path, LogQuery(framed=False))
+    reader.finish()
+    parts = []
+    while data := reader.read(64):  # the writer is quicker than the reader, and rotates
+        parts.append(data)
+        writer.write(OUT, b"after\n" * 40)
+        assert len(parts) < 100
+    reader.close()
+    writer.close()
+    assert b"".join(parts) == b"before\n" * 20
+
+
 def test_only_the_streams_that_were_asked_for_come(tmp_path: Path) -> None:
     write(tmp_path, (OUT, b"a\n"), (ERR, b"b\n"), (OUT, b"c\n"))
     assert frames(read(tmp_path, stderr=False)) == [(1, b"a\n"), (1, b"c\n")]

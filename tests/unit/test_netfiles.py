@@ -110,3 +110,12 @@ def test_embedded_server_takes_names_as_they_are_and_asks_the_hosts_servers() ->
 
 def test_hostname_ends_with_a_newline() -> None:
     assert netfiles.hostname_file("c1") == "c1\n"
+
+
+@pytest.mark.parametrize(
+    "words", [(["192.0.2.1\nx"], [], []), (["host"], [], []), ([], ["a b"], []), ([], [], ["x\n"])]
+)
+def test_what_is_no_line_of_a_resolv_conf_is_refused(words: tuple[list[str], list[str], list[str]]) -> None:
+    with pytest.raises(InvalidArgument, match="bad DNS"):
+        netfiles.check_resolver(*words)
+    netfiles.check_resolver(["192.0.2.1", "2001:db8::1"], ["example.org", "."], ["ndots:1"])

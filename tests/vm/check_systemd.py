@@ -233,26 +233,12 @@ def _holds_the_socket(pid: int) -> bool:
     return any(link.readlink().as_posix() in inodes for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
-DELEGATED = """
-[Unit]
-Description=The cgroup of Scow's containers
-Before=scowd.service
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/true
-Delegate=cpu cpuset io memory pids
-TasksMax=infinity
-"""
-
-
 def test_containers_can_live_in_a_unit_whose_group_systemd_hands_over(service: None) -> None:
     """Where nothing but systemd may write at the root: `cgroup_parent` names the group of a delegated unit."""
     systemctl("stop", "scowd")
     unit_file = Path("/etc/systemd/system/scow-containers.service")
     config = Path("/etc/scow/config.yaml")
-    unit_file.write_text(DELEGATED)
+    unit_file.write_text(unit("scow-containers.service"))
     config.parent.mkdir(exist_ok=True)
     config.write_text("cgroup_parent: system.slice/scow-containers.service\n")
     try:

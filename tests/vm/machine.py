@@ -40,7 +40,7 @@ class Outcome:
 
 
 def accelerator_here() -> str:
-    """``kvm`` where the processor virtualizes, else ``tcg``: QEMU translates, some ten times slower.
+    """``kvm`` where the processor virtualizes, else ``tcg``: QEMU translates, which is slow.
 
     A /dev/kvm alone says too little: one that is backed by neither of these modules is for kernels made for it.
     """

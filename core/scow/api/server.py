@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from scow.api.routing import Route
     from scow.engine.engine import Engine
 
+HEADER_LIMIT_BYTES = 1 << 20  # Docker's; credentials for many registries come in one header
 BODY_LIMIT_BYTES = 16 << 20  # of JSON bodies; streams are not limited
 BACKLOG = 512
 SOCKET_GROUP = "docker"
@@ -78,7 +79,13 @@ def make_app(dispatcher: Dispatcher) -> web.Server:
     aiohttp's low-level server: its `Application` would add its own routing to each request.
     """
     make_request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=BODY_LIMIT_BYTES)
-    return EarlyServer(dispatcher, request_factory=make_request, handler_cancellation=True, access_log=None)
+    return EarlyServer(
+        dispatcher,
+        request_factory=make_request,
+        handler_cancellation=True,
+        access_log=None,
+        max_field_size=HEADER_LIMIT_BYTES,
+    )
 
 
 async def serve(engine: Engine, hosts: Sequence[str], extra: Iterable[Route] = ()) -> list[Runner]:

@@ -18,7 +18,7 @@ def raw(descriptor: int) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    tty.setraw(descriptor, termios.TCSADRAIN)  # not TCSAFLUSH: what was typed ahead is for the container
     try:
         yield
     finally:

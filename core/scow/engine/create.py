@@ -16,6 +16,7 @@ from scow.engine.merge import command, merge
 from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
 from scow.engine.names import check_container_name, new_id, random_name
+from scow.engine.netfiles import check_resolver
 from scow.engine.publish import bindings
 from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
@@ -123,6 +124,7 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     host.restart_policy.name = host.restart_policy.name or "no"
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"
+    check_resolver(host.dns, host.dns_search, host.dns_options)
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     if 0 < host.memory < MINIMUM_MEMORY_BYTES:

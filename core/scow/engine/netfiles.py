@@ -124,6 +124,18 @@ def wants_systemd_file(host_text: str) -> bool:
     return parse_resolv_conf(host_text).nameservers == (_SYSTEMD_STUB,)
 
 
+def check_resolver(dns: Sequence[str], search: Sequence[str], options: Sequence[str]) -> None:
+    """Raises `InvalidArgument` for what would not be one line of a resolv.conf."""
+    for address in dns:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise InvalidArgument(f"bad DNS server: {address!r} is not an ip address") from error
+    for word in (*search, *options):
+        if word.split() != [word]:
+            raise InvalidArgument(f"bad DNS search domain or option: {word!r}")
+
+
 def resolv_conf(
     host_text: str,
     *,

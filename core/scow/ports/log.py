@@ -45,7 +45,7 @@ class LogReader(Protocol):
         given when `finish` was called, or when it is older than one second."""
 
     def finish(self) -> None:
-        """No more will be written: what is left, even half a line, is given by the next `read`."""
+        """What is written by now is all: the next calls of `read` give it, even half a line, and nothing later."""
 
     def done(self) -> bool:
         """Whether the query's ``until_ns`` lies behind: nothing more will ever come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,18 @@ class Cursor:
         self._fd = -1
         self._number = -1
         self._offset = 0
+        self._end: Position | None = None
         if start is not None and self._open(start.number):
             self._offset = start.offset
+
+    def stop_here(self) -> None:
+        """What is written from now on is not read: a writer that is quicker than the reader would keep it for ever."""
+        last = max(seg.segment_numbers(self._directory), default=-1)
+        try:
+            size = os.stat(self._directory / seg.segment_name(last)).st_size if last >= 0 else 0
+        except FileNotFoundError:  # deleted this moment: so it was read as far as it will be
+            size = 0
+        self._end = Position(last, size)
 
     def records(self, max_bytes: int) -> list[Record]:
         """The next whole records, about *max_bytes* of them; empty where everything that is written was read."""
@@ -44,7 +55,7 @@ class Cursor:
                 if found:
                     return found
             following = self._following()
-            if following < 0:
+            if following < 0 or (self._end is not None and following > self._end.number):
                 return []
             # what was added to the old segment between the last look and the new one's making
             if self._fd >= 0 and (found := self._parse(max_bytes)):
@@ -76,10 +87,17 @@ class Cursor:
         self._fd, self._number, self._offset = fd, number, seg.SEGMENT_HEADER.size
         return True
 
+    def _room(self) -> int:
+        """How many bytes of the present segment may be read."""
+        if self._end is None or self._number < self._end.number:
+            return sys.maxsize
+        return max(0, self._end.offset - self._offset) if self._number == self._end.number else 0
+
     def _parse(self, max_bytes: int) -> list[Record]:
-        data = os.pread(self._fd, max(max_bytes, 4096), self._offset)
+        room = self._room()
+        data = os.pread(self._fd, min(max(max_bytes, 4096), room), self._offset)
         found, used, wanted = _cut(data)
-        if not found and wanted > len(data):
+        if not found and len(data) < wanted <= room:
             data = os.pread(self._fd, wanted, self._offset)
             found, used, _wanted = _cut(data)
         self._offset += used

@@ -60,6 +60,7 @@ class SegmentReader:
     def finish(self) -> None:
         """See `LogReader.finish`."""
         self._finished = True
+        self._cursor.stop_here()
 
     def done(self) -> bool:
         """See `LogReader.done`."""

@@ -35,8 +35,9 @@ def forget_strays(ports: Iterable[PortBinding]) -> None:
     """No udp connection to any of *ports* is tracked that was made before the port was published.
 
     Those that are redirected already are left (Linux 5.18; before it they go too, which can cost an answer that is on
-    its way). The kernel walks its whole table: 12 ms at 262144 buckets. Where it cannot delete by port (before Linux
-    5.8) nothing happens, and old senders go on as they were until they pause for 30 seconds (nf_conntrack_udp_timeout).
+    its way). The kernel walks its whole table: 12 ms at 262144 buckets. Where it cannot delete by port (Linux
+    6.1 answers EINVAL) nothing happens: old senders go on as they were until they pause for 30 seconds
+    (nf_conntrack_udp_timeout).
     """
     for port in ports:
         if port.protocol == "udp":

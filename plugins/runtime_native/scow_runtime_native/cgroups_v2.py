@@ -116,7 +116,7 @@ class CgroupsV2:
         return found
 
     def signal_all(self, path: str, signum: int) -> None:
-        """See the protocol. ``cgroup.kill`` needs Linux 5.14; before that a kill happens in the frozen group."""
+        """See the protocol. ``cgroup.kill`` needs Linux 5.14; before that one process after the other is killed."""
         directory = self._directory(path)
         if signum == signal.SIGKILL and os.path.exists(f"{directory}/cgroup.kill"):
             write(f"{directory}/cgroup.kill", "1")
