@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_STOP_TIMEOUT_S = 10
-KILL_TIMEOUT_S = 10
+KILL_ATTEMPTS = 10
+KILL_RETRY_S = 2
 MONITOR_LOST = "monitor lost"
 
 
@@ -198,12 +199,12 @@ class Lifecycle:
         if timeout_s is None:
             timeout_s = config.stop_timeout if config.stop_timeout is not None else DEFAULT_STOP_TIMEOUT_S
         live.stop_wanted = True
-        if live.record.state.status == "paused":
-            await self.unpause(live)
+        ended = live.ended
+        await self._thaw(live)
         number = parse_signal(signal or config.stop_signal or "TERM")
         await self._signal_unless_ending(live, number)
         try:
-            await asyncio.wait_for(live.ended.wait(), None if timeout_s < 0 else timeout_s)
+            await asyncio.wait_for(ended.wait(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
             await self.kill_now(live)
         self._containers.tell(live, "stop")
@@ -219,19 +220,29 @@ class Lifecycle:
         self._containers.tell(live, "stop")
 
     async def kill_now(self, live: Live) -> None:
-        """The container does not run; every process of it was killed."""
+        """The run that there is now is over; every process of it was killed. Raises `Unavailable` if that fails."""
         live.stop_wanted = True
+        ended, number = live.ended, parse_signal("KILL")  # a start by another client makes a new event for its own run
+        record = live.record
+        for _ in range(KILL_ATTEMPTS):
+            await self._thaw(live)  # a frozen process does not die; another client may freeze it again
+            await self._signal_unless_ending(live, number)
+            try:
+                await asyncio.wait_for(ended.wait(), KILL_RETRY_S)
+                return
+            except TimeoutError:
+                await self._containers.drivers.call(
+                    RUNTIME, record.runtime, "signal_all", lambda d: d.signal_all(record.id, number)
+                )
+        raise Unavailable(f"container {record.id} did not end after SIGKILL within {KILL_ATTEMPTS * KILL_RETRY_S} s")
+
+    async def _thaw(self, live: Live) -> None:
+        """The container is not paused."""
         if live.record.state.status == "paused":
-            await self.unpause(live)
-        await self._signal_unless_ending(live, parse_signal("KILL"))
-        try:
-            await asyncio.wait_for(live.ended.wait(), KILL_TIMEOUT_S)
-        except TimeoutError:
-            runtime = live.record.runtime
-            await self._containers.drivers.call(
-                RUNTIME, runtime, "signal_all", lambda d: d.signal_all(live.record.id, parse_signal("KILL"))
-            )
-            await asyncio.wait_for(live.ended.wait(), KILL_TIMEOUT_S)
+            try:
+                await self.unpause(live)
+            except Conflict as error:
+                log.debug("container %s: %s", live.record.id[:12], error)
 
     async def _signal_unless_ending(self, live: Live, number: int) -> None:
         """As `signal`; a run that ends at this moment needs none."""
