@@ -84,6 +84,7 @@ def test_requests_that_come_at_once_are_all_served(play: Callable[[Story], None]
     play(story)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: pidfd_getfd(2) of a process that is not dumpable")
 def test_an_exec_is_not_started_before_its_own_terminal_is_taken(play: Callable[[Story], None]) -> None:
     async def story(made: Lab) -> None:
         monitor = await made.run("exec sleep 100")
