@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from scow.engine.monitor_client import MonitorConnection, Zygote
+from scow.engine.monitor_connection import MonitorConnection
+from scow.engine.zygote import Zygote
 from scow.ports import DriverContext
 from scow.ports.log import LogLimits, LogQuery
 from scow_log_local import LocalLog

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from scow.engine.monitor_client import AttachStream, MonitorConnection, Zygote
+from scow.engine.attach_stream import AttachStream
+from scow.engine.monitor_connection import MonitorConnection
+from scow.engine.zygote import Zygote
 from scow.ports.log import LogLimits
 
 CHILD = "scow.testing.fake_child"

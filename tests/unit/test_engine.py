@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -307,5 +308,27 @@ def test_events_tell_what_happened_in_order(tmp_path: Path) -> None:
         subscription = engine.events.subscribe(since, time.time_ns(), {"container": [id]})
         actions = [event.action async for event in subscription]
         assert actions == ["create", "start", "die", "destroy"]
+
+    with_engine(tmp_path, test)
+
+
+def test_a_start_between_kill_and_removal_leaves_nothing_running(tmp_path: Path) -> None:
+    async def test(engine: Engine) -> None:
+        runtime = engine.drivers.get(RUNTIME)
+        assert isinstance(runtime, FakeRuntime)
+        id, _ = await engine.containers.create(request("sleep", "60"))
+        await engine.containers.start(id)
+
+        async def start_again() -> None:
+            await engine.containers.wait(id, "next-exit")
+            with contextlib.suppress(NotFound, NotModified, Conflict):
+                await engine.containers.start(id)
+
+        racing = asyncio.ensure_future(start_again())
+        await asyncio.sleep(0)
+        await engine.containers.remove(id, force=True)
+        await racing
+        assert [record.id for record in engine.containers.records()] == []
+        assert runtime.known == set()
 
     with_engine(tmp_path, test)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scow.engine.monitor_client import MonitorConnection, Zygote
+from scow.engine.monitor_connection import MonitorConnection
+from scow.engine.zygote import Zygote
 from scow.errors import CannotRun, CommandNotFound, Conflict, ScowError, Unavailable
 from tests.unit.monitor_lab import CHILD, Lab, exit_of, lab, output, read_all
 

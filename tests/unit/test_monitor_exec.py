@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scow.engine.monitor_client import MonitorConnection
+from scow.engine.monitor_connection import MonitorConnection
 from scow.errors import CommandNotFound, Conflict, NotFound
 from tests.unit.monitor_lab import exit_of, lab, output, read_all
 

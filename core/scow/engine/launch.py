@@ -124,8 +124,13 @@ class Launch:
             self._live.spec = built = await build_spec(self._containers, record, sources)
         root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
         with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
+            runtime = await drivers.driver(RUNTIME, record.runtime)
             plan: Plan = await drivers.call(
-                RUNTIME, record.runtime, "create", lambda d: d.create(record.id, built, root, self._directory)
+                RUNTIME,
+                record.runtime,
+                "create",
+                lambda d: d.create(record.id, built, root, self._directory),
+                undo=lambda _: runtime.delete(record.id),
             )
         undo.push_async_callback(drivers.call, RUNTIME, record.runtime, "delete", lambda d: d.delete(record.id))
         return plan
@@ -169,7 +174,8 @@ class Launch:
     async def _attach(self, network: Network, wanted: Endpoint, pid: int) -> Attachment:
         """Publishes each port on the first host port of its range that is free."""
         driver = network.driver
-        sandbox = (await self._containers.drivers.driver(NETWORK, driver)).sandbox
+        loaded = await self._containers.drivers.driver(NETWORK, driver)
+        sandbox = loaded.sandbox
         netns = f"/proc/{pid}/ns/net" if sandbox == "new" else ""
         ranges = bindings(self._record.config, self._record.host_config) if sandbox == "new" else []
         tries = max((len(choices) for _, choices in ranges), default=1)
@@ -178,7 +184,11 @@ class Launch:
             endpoint = replace(wanted, ports=ports)
             try:
                 return await self._containers.drivers.call(
-                    NETWORK, driver, "attach", partial(_attach_one, network=network, endpoint=endpoint, netns=netns)
+                    NETWORK,
+                    driver,
+                    "attach",
+                    partial(_attach_one, network=network, endpoint=endpoint, netns=netns),
+                    undo=partial(loaded.detach, network),
                 )
             except Conflict:
                 if number == tries - 1:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from scow.errors import InvalidArgument
 from scow.types import ContainerConfig
 
@@ -44,8 +42,3 @@ def command(config: ContainerConfig) -> tuple[str, tuple[str, ...]]:
     if not words or not words[0]:
         raise InvalidArgument("no command specified", hint="the image has none: name a command after the image")
     return words[0], tuple(words[1:])
-
-
-def as_config(request: CreateRequest) -> ContainerConfig:
-    """The request's part that is a `ContainerConfig`."""
-    return msgspec.convert(msgspec.to_builtins(request), ContainerConfig)

@@ -18,26 +18,37 @@ from scow.state import Delete
 if TYPE_CHECKING:
     from scow.engine.containers import Containers
     from scow.engine.live import Live
+    from scow.engine.model import Container
 
 log = logging.getLogger(__name__)
 
 
 async def remove(containers: Containers, live: Live, *, force: bool, volumes: bool) -> None:
     """See `Containers.remove`."""
-    record = live.record
-    if record.state.status == "removing" and not force:
+    while True:
+        _check(live.record, force)
+        containers.lifecycle.cancel_restart(live)
+        if live.record.state.running:
+            await containers.lifecycle.kill_now(live)
+        async with live.lock:
+            if not containers.knows(live):
+                return  # --rm was quicker
+            if not live.record.state.running:
+                await _remove_locked(containers, live, volumes)
+                return
+        # another client started it between the kill and the lock: that run must end as well, or it is nobody's
+
+
+def _check(record: Container, force: bool) -> None:
+    if force:
+        return
+    if record.state.status == "removing":
         raise Conflict(f"removal of container {record.name} is already in progress")
-    if not force and (record.state.running or record.state.status == "restarting"):
+    if record.state.running or record.state.status == "restarting":
         cure = ": stop the container before removing or force remove"
         if record.state.status == "paused":
             cure = " and must be unpaused first"
         raise Conflict(f'cannot remove container "/{record.name}": container is {record.state.status}{cure}')
-    containers.lifecycle.cancel_restart(live)
-    if record.state.running:
-        await containers.lifecycle.kill_now(live)
-    async with live.lock:
-        if containers.knows(live):  # else --rm was quicker
-            await _remove_locked(containers, live, volumes)
 
 
 async def auto_remove(containers: Containers, live: Live) -> None:

@@ -6,12 +6,14 @@ trees of plain files.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CONTROLLERS = frozenset(
     {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
@@ -118,6 +120,44 @@ def remove_empty(mount: str, path: str) -> None:
         except OSError:  # in use, or gone
             return
         path = os.path.dirname(path)
+
+
+def folders(directory: str) -> Iterator[str]:
+    """*directory* and the groups below it, each before its own."""
+    yield directory
+    try:
+        with os.scandir(directory) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for folder in below:
+        yield from folders(folder)
+
+
+def remove(directory: str) -> bool:
+    """The folder and those below it are gone; False while a process holds one."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+    else:
+        return True
+    below = [folder for folder in folders(directory) if folder != directory]
+    for folder in reversed(below):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
 
 
 def write(path: str, value: str) -> None:

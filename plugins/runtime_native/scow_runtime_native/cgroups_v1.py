@@ -6,7 +6,6 @@ A new group costs one mkdir per hierarchy; limits that a container does not have
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
 from scow_runtime_native import stats
-from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
+from scow_runtime_native.cgroups import Hierarchies, folders, key_values, number, read, remove, remove_empty, write
 from scow_runtime_native.device_program import Exemption, Rules, reduce_rules
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class CgroupsV1:
         """See the protocol."""
         directory = f"{self._main}/{path}"
         found: list[int] = []
-        for folder in _folders(directory):
+        for folder in folders(directory):
             found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
         return found
 
@@ -220,7 +219,7 @@ class CgroupsV1:
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         for mount in self._unique:
             directory = f"{mount}/{path}"
-            while not _remove(directory):
+            while not remove(directory):
                 self.signal_all(path, signal.SIGKILL)
                 if time.monotonic() > deadline:
                     raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")
@@ -238,43 +237,6 @@ class CgroupsV1:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except FileNotFoundError:
             return []
-
-
-def _folders(directory: str) -> Iterator[str]:
-    yield directory
-    try:
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for folder in below:
-        yield from _folders(folder)
-
-
-def _remove(directory: str) -> bool:
-    """The folder and those below it are gone; False while a process holds one."""
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-    else:
-        return True
-    below = [folder for folder in _folders(directory) if folder != directory]
-    for folder in reversed(below):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
 
 
 def _write_rules(stack: contextlib.ExitStack, directory: str, rules: list[tuple[bool, str]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
 from scow_runtime_native import stats
-from scow_runtime_native.cgroups import Hierarchies, key_values, number, read, remove_empty, write
+from scow_runtime_native.cgroups import Hierarchies, folders, key_values, number, read, remove, remove_empty, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +111,7 @@ class CgroupsV2:
     def processes(self, path: str) -> list[int]:
         """See the protocol."""
         found: list[int] = []
-        for folder in _folders(self._directory(path)):
+        for folder in folders(self._directory(path)):
             found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
         return found
 
@@ -173,17 +173,6 @@ class CgroupsV2:
             return []
 
 
-def _folders(directory: str) -> Iterator[str]:
-    yield directory
-    try:
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for folder in below:
-        yield from _folders(folder)
-
-
 def weight(shares: int) -> int:
     """``cpu.weight`` (1 to 10000) for version 1's *shares* (2 to 262144), as runc and systemd convert them."""
     return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
@@ -228,17 +217,3 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory.max", str(limit) if limit > 0 else "max"
     if memory.get("reservation"):
         yield "memory.low", str(memory["reservation"])
-
-
-def remove(directory: str) -> bool:
-    """The folder and those below it are gone; False while a process holds one."""
-    for folder in reversed(list(_folders(directory))):
-        try:
-            os.rmdir(folder)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                raise
-            return False
-    return True
