@@ -1,10 +1,10 @@
-"""Scow's figures, paired in one run with the engines that are given: ``make bench`` or
+"""Scow's figures, paired in one run with what this host has of docker, podman, crun and runc: ``make bench`` or
 
-    python -m tests.benchmarks.bench [run,exec,...] [-e NAME=COMMAND]... [-n RUNS] [--json FILE]
+    python -m tests.benchmarks.bench [run,exec,...] [--root DIR] [--alone] [-e NAME=COMMAND]... [-n RUNS] [--json FILE]
 
-COMMAND is what stands before ``run`` (``docker -H unix:///run/x.sock``, ``podman``). Scow's own engine is started on
-temporary roots; peers must hold an image called ``busybox`` (``docker import`` of `tests.daemon.busybox_tar`). Runs are
-interleaved A B A B, so that a noisy machine falls on all; use the ratios.
+Scow's own engine and the peers (`tests.benchmarks.peers`) are started on temporary roots. ``--root`` takes the peers
+from another root file system, ``-e`` adds an engine that runs already (COMMAND stands before ``run``; it must hold an
+image called ``busybox``). Runs are interleaved A B A B, so that a noisy machine falls on all; the ratios count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.daemon import DOCKER, Daemon, busybox_tar
+from tests.benchmarks import peers
+from tests.benchmarks.runtimes import Runtimes
+from tests.daemon import DOCKER, Daemon
 
 ROWS: list[dict[str, object]] = []
 SCOW = str(Path(sys.executable).with_name("scow"))
@@ -76,8 +78,16 @@ def rounds(bench: str, engines: list[Engine], n: int, one: Callable[[Engine], fl
     for number in range(n):
         for engine in engines if number % 2 == 0 else engines[::-1]:
             values[engine.name].append(one(engine) * scale)
+    _told(bench, values, unit)
+
+
+def _told(bench: str, values: dict[str, list[float]], unit: str) -> None:
     for name, got in values.items():
         report(bench, name, got, unit)
+    for name, got in values.items():
+        if name != "scow" and "scow" in values:
+            ratio = statistics.median(values["scow"]) / statistics.median(got)
+            print(f"| {bench} | scow / {name} | **{ratio:.3f}** | | | | ratio |", flush=True)
 
 
 class Api(http.client.HTTPConnection):
@@ -153,24 +163,32 @@ def bench_many(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
 
     removed: dict[str, list[float]] = {}
     rounds("50 x run -d", engines, options.reps, both, "s", 1)
-    for name, values in removed.items():
-        report("rm -f of 50 running", name, values, "s")
+    _told("rm -f of 50 running", removed, "s")
 
 
 def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
-    """create + start + wait + remove over the API, bridge network, 50 ms of rest between runs"""
+    """create + start + wait + remove over the API, bridge network; the C floor, crun and runc; 50 ms of rest between"""
     api = Api(daemon.socket)
-    values = []
-    for _ in range(options.n * 2):
-        time.sleep(0.05)
+
+    def cycle() -> float:
         begun = time.perf_counter()
         made = api.call("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})
         assert isinstance(made, dict)
         api.call("POST", f"/containers/{made['Id']}/start")
         api.call("POST", f"/containers/{made['Id']}/wait")
         api.call("DELETE", f"/containers/{made['Id']}")
-        values.append((time.perf_counter() - begun) * 1e3)
-    report("API create+start+wait+remove", "scow", values, "ms")
+        return time.perf_counter() - begun
+
+    runtimes = Runtimes(daemon.root / "runtimes")
+    try:
+        values: dict[str, list[float]] = {name: [] for name in ("scow", *runtimes.names)}
+        for _ in range(options.n * 2):
+            for name, got in values.items():
+                time.sleep(0.05)
+                got.append(1e3 * (cycle() if name == "scow" else runtimes.seconds(name)))
+        _told("API create+start+wait+remove", values, "ms")
+    finally:
+        runtimes.close()
 
 
 def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
@@ -197,6 +215,7 @@ def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
             return float(options.log_mib / (time.perf_counter() - begun))
 
         def logs(engine: Engine) -> float:
+            os.sync()  # what `detached` wrote is not written back on the time of its readers
             begun = time.perf_counter()
             with subprocess.Popen([*engine.argv, "logs", "blog"], stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
@@ -252,7 +271,9 @@ BENCHES = {name.removeprefix("bench_"): fn for name, fn in list(globals().items(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benches", nargs="?", default=",".join(BENCHES), help=", ".join(BENCHES))
-    parser.add_argument("-e", "--engine", action="append", default=[], help="a peer: NAME=COMMAND")
+    parser.add_argument("--root", default="/", help="where the peers are installed: another root file system")
+    parser.add_argument("--alone", action="store_true", help="no peers are started")
+    parser.add_argument("-e", "--engine", action="append", default=[], help="a peer that runs already: NAME=COMMAND")
     parser.add_argument("-n", type=int, default=20, help="rounds of the quick ones")
     parser.add_argument("--reps", type=int, default=3, help="rounds of the slow ones")
     parser.add_argument("--log-mib", type=int, default=256)
@@ -261,21 +282,17 @@ def main() -> None:
     if DOCKER is None or os.geteuid() != 0:
         parser.error("needs root and the docker CLI")
     folder = Path(tempfile.mkdtemp(prefix="scow-bench-"))
-    daemon = Daemon(folder, debug=False).start()
+    daemon = Daemon(folder / "scow", debug=False).start()
     try:
         daemon.import_busybox()
-        engines = [Engine("scow", [DOCKER, "-H", f"unix://{daemon.socket}"])]
-        for text in options.engine:
-            name, _, command = text.partition("=")
-            peer = Engine(name, shlex.split(command))
-            if subprocess.run([*peer.argv, "image", "inspect", "busybox"], capture_output=True).returncode:
-                subprocess.run(
-                    [*peer.argv, "import", "-c", "ENV PATH=/bin", "-", "busybox"], input=busybox_tar(), check=True
-                )
-            engines.append(peer)
-        print("| benchmark | engine | median | min | max | n | unit |\n|---|---|---|---|---|---|---|")
-        for name in options.benches.split(","):
-            BENCHES[name](daemon, engines, options)
+        found = {name: shlex.split(command) for name, _, command in (text.partition("=") for text in options.engine)}
+        with contextlib.ExitStack() as stack:
+            installed = {} if options.alone else stack.enter_context(peers.running(folder, options.root))
+            commands = {"scow": [DOCKER, "-H", f"unix://{daemon.socket}"], **installed, **found}
+            engines = [Engine(name, argv) for name, argv in commands.items()]
+            print("| benchmark | engine | median | min | max | n | unit |\n|---|---|---|---|---|---|---|")
+            for name in options.benches.split(","):
+                BENCHES[name](daemon, engines, options)
     finally:
         daemon.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
