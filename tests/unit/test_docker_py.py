@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ def client(daemon: FakeDaemon) -> Iterator[Any]:
     client = docker.DockerClient(base_url=daemon.host)
     yield client
     client.close()
+    del client
+    gc.collect()  # the sockets that docker-py left open, here and not in somebody else's test
 
 
 def test_it_negotiates_a_version(client: Any) -> None:
