@@ -141,6 +141,17 @@ def test_processes_of_groups_below_are_found_too(v1: tuple[CgroupsV1, Path]) -> 
     assert manager.children("scow/test") == ["c1"]
 
 
+def test_a_group_that_a_crash_left_in_one_hierarchy_only_is_listed_and_removed(v1: tuple[CgroupsV1, Path]) -> None:
+    cgroups, root = v1
+    hierarchies = [entry.name for entry in root.iterdir() if entry.is_dir()]
+    for name in hierarchies:
+        fill(root / name / "scow" / f"left-in-{name}")
+    assert cgroups.children("scow") == sorted(f"left-in-{name}" for name in hierarchies)
+    for name in hierarchies:
+        cgroups.delete(f"scow/left-in-{name}")
+    assert cgroups.children("scow") == []
+
+
 def test_a_kill_happens_in_the_frozen_group(v1: tuple[CgroupsV1, Path]) -> None:
     manager, root = v1
     with subprocess.Popen(["sleep", "60"]) as victim:

@@ -231,12 +231,12 @@ class CgroupsV1:
             remove_empty(mount, path)
 
     def children(self, path: str) -> list[str]:
-        """See the protocol."""
-        try:
-            with os.scandir(f"{self._main}/{path}") as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
-        except FileNotFoundError:
-            return []
+        """See the protocol. Of every hierarchy: a crash may have left a group in some of them only."""
+        found: set[str] = set()
+        for mount in self._unique:
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{mount}/{path}") as entries:
+                found |= {entry.name for entry in entries if entry.is_dir()}
+        return sorted(found)
 
 
 def _write_rules(stack: contextlib.ExitStack, directory: str, rules: list[tuple[bool, str]]) -> None:
