@@ -1,4 +1,4 @@
-# setup, run, test, test-all, lint, bench: what people and .ci/run call. `make setup` is quiet when nothing is to do.
+# setup, run, test, test-all, lint, bench, soak: what people and .ci/run call. `make setup` is quiet when nothing is to do.
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
 TEST_PACKAGES := docker-registry skopeo runc crun curl
 
-.PHONY: setup run test test-all test-user test-vm lint format bench docs clean
+.PHONY: setup run test test-all test-user test-vm lint format bench soak docs clean
 
 setup: .venv/.installed
 	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
@@ -48,6 +48,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: setup
+	$(BIN)/python -m tests.benchmarks.soak
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench

@@ -25,11 +25,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import peers
 from tests.benchmarks.runtimes import Runtimes
+from tests.benchmarks.zygote_starts import ZygoteStarts
 from tests.daemon import DOCKER, Daemon
 
 ROWS: list[dict[str, object]] = []
@@ -135,8 +137,51 @@ def bench_exec(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
         engine(*engine.remove, "bex", check=False)
         engine("run", "-d", "--name", "bex", "busybox", "sleep", "3000")
     rounds("exec true", engines, options.n, lambda e: e.seconds(("exec", "bex", "true")), "ms", 1e3)
+    api, values = Api(daemon.socket), []
+    for _ in range(options.n * 2):
+        time.sleep(0.05)
+        begun = time.perf_counter()
+        made = api.call("POST", "/containers/bex/exec", {"Cmd": ["true"]})
+        assert isinstance(made, dict)
+        api.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+        while (told := api.call("GET", f"/exec/{made['Id']}/json")) and told["Running"]:  # type: ignore[index]
+            time.sleep(0.0002)
+        values.append((time.perf_counter() - begun) * 1e3)
+    report("API exec create+start to its end", "scow", values, "ms")
     for engine in engines:
         engine(*engine.remove, "bex")
+
+
+def bench_runtime(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """runtimes alone: a start at the zygote, crun and runc, the C floor; in a tight loop, and with 50 ms of rest"""
+    runtimes, starts = Runtimes(daemon.root / "bundles"), ZygoteStarts(daemon.root / "starts")
+    try:
+        for rest_s in (0.0, 0.05):
+            values: dict[str, list[float]] = {name: [] for name in ("scow", *runtimes.names)}
+            for number in range(options.n * 2):
+                for name in list(values)[:: 1 if number % 2 else -1]:
+                    time.sleep(rest_s)
+                    values[name].append(1e3 * (starts.seconds() if name == "scow" else runtimes.seconds(name)))
+            _told(f"runtime: run true, {rest_s * 1e3:.0f} ms of rest", values, "ms")
+    finally:
+        starts.close()
+        runtimes.close()
+
+
+def bench_parallel(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """50 x run -d by 8 clients"""
+    names = [f"bpar{n}" for n in range(50)]
+
+    def start(engine: Engine) -> float:
+        engine(*engine.remove, *names, check=False)
+        with ThreadPoolExecutor(8) as clients:
+            begun = time.perf_counter()
+            list(clients.map(lambda name: engine("run", "-d", "--name", name, "busybox", "sleep", "3000"), names))
+            took = time.perf_counter() - begun
+        engine(*engine.remove, *names)
+        return took
+
+    rounds("50 x run -d by 8 clients", engines, options.reps, start, "s", 1)
 
 
 def bench_many(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:

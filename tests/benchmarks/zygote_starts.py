@@ -1,0 +1,73 @@
+"""Starts without an engine: one native runtime and one zygote, from the request to the exit of the program."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from pathlib import Path
+
+from scow.engine import spec
+from scow.engine.zygote import Zygote
+from scow.ports import DriverContext, Mount
+from scow.ports.log import LogLimits
+from scow.testing.runtime import make_root, record
+from scow_runtime_native.driver import NativeRuntime
+
+_LIMITS = LogLimits(20_000_000, 5)
+
+
+class ZygoteStarts:
+    """`seconds` runs ``true`` once in a container with Docker's default namespaces, mounts, capabilities, seccomp and
+    cgroups, and no network: the cgroup is made, the monitor forked, the root mounted, the program executed and its exit
+    told. The cgroup and the writable layer's folders are removed outside of the measured time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._root = make_root(folder / "lower")
+        run_dir = folder / "run"
+        run_dir.mkdir(parents=True)
+        name = f"bench{secrets.token_hex(3)}"
+        context = DriverContext("native", folder, run_dir, engine=name, settings={"cgroup_parent": f"scow-{name}"})
+        self._runtime = NativeRuntime(context)
+        self._runner = asyncio.Runner()
+        self._zygote = self._runner.run(Zygote.start(run_dir, [self._runtime.child_module]))
+        self._numbers = itertools.count()
+
+    def seconds(self) -> float:
+        """What one start took."""
+        return self._runner.run(self._once(next(self._numbers)))
+
+    async def _once(self, number: int) -> float:
+        id = secrets.token_hex(32)
+        bundle = self._folder / f"c{number}"
+        for child in ("rootfs", "log", "upper", "work"):
+            (bundle / child).mkdir(parents=True)
+        for name in ("hosts", "hostname", "resolv.conf"):
+            (bundle / name).touch()
+        begun = time.perf_counter()
+        built = spec.build(record(id, ["true"]), directory=bundle)
+        options = (f"lowerdir={self._root}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        plan = self._runtime.create(id, built, [Mount("overlay", "overlay", "", options)], bundle)
+        monitor = await self._zygote.spawn(id, bundle, self._runtime.child_module)
+        ended: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        monitor.on_exit = ended.set_result
+        await monitor.create(
+            plan, tty=False, open_stdin=False, stdin_once=False, log_directory=bundle / "log", limits=_LIMITS
+        )
+        await monitor.ready()
+        await monitor.start()
+        told = await ended
+        took = time.perf_counter() - begun
+        if told["exit_code"] != 0:
+            raise RuntimeError(f"true ended with {told}")
+        await monitor.closed
+        await asyncio.to_thread(self._runtime.delete, id)
+        return took
+
+    def close(self) -> None:
+        """The zygote is gone, and the engine's cgroup."""
+        self._runner.run(self._zygote.close())
+        self._runner.close()
+        self._runtime.close()
