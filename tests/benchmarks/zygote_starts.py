@@ -12,6 +12,7 @@ from scow.engine import spec
 from scow.engine.zygote import Zygote
 from scow.ports import DriverContext, Mount
 from scow.ports.log import LogLimits
+from scow.ports.storage import MOUNT_POINTS
 from scow.testing.runtime import make_root, record
 from scow_runtime_native.driver import NativeRuntime
 
@@ -26,6 +27,9 @@ class ZygoteStarts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._root = make_root(folder / "lower")
+        for name in MOUNT_POINTS:  # as the storage driver has them below every root
+            path = self._root / name
+            path.mkdir(exist_ok=True) if name.endswith("/") else path.touch()
         run_dir = folder / "run"
         run_dir.mkdir(parents=True)
         name = f"bench{secrets.token_hex(3)}"
@@ -49,8 +53,10 @@ class ZygoteStarts:
         begun = time.perf_counter()
         built = spec.build(record(id, ["true"]), directory=bundle)
         options = (f"lowerdir={self._root}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
-        plan = self._runtime.create(id, built, [Mount("overlay", "overlay", "", options)], bundle)
-        monitor = await self._zygote.spawn(id, bundle, self._runtime.child_module)
+        spawned = asyncio.ensure_future(self._zygote.spawn(id, bundle, self._runtime.child_module))
+        root = [Mount("overlay", "overlay", "", options)]
+        plan = await asyncio.to_thread(self._runtime.create, id, built, root, bundle)
+        monitor = await spawned
         ended: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         monitor.on_exit = ended.set_result
         await monitor.create(
