@@ -53,6 +53,7 @@ KEYS = {
     "subnet_pool": "CIDR, or several separated by commas, from which networks get their subnets.",
     "nft_table": "Name of the engine's nftables table (family `inet`).",
     "cgroup_parent": "Cgroup below which containers live: `<cgroup_parent>/<engine_name>/<container id>`.",
+    "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README.",

@@ -18,6 +18,7 @@ key                       environment                     default
 ``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
 ``nft_table``             ``SCOW_NFT_TABLE``              ``scow``
 ``cgroup_parent``         ``SCOW_CGROUP_PARENT``          ``scow``
+``cdi_spec_dirs``         ``SCOW_CDI_SPEC_DIRS``          ``/etc/cdi,/var/run/cdi``: a later one goes first
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
@@ -93,6 +94,7 @@ class Config:
     subnet_pool: str = "172.29.0.0/16"
     nft_table: str = "scow"
     cgroup_parent: str = "scow"
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     debug: bool = False
     trace_hooks: bool = False
     file: Path | None = None
@@ -279,6 +281,10 @@ def _cgroup(value: Any, key: str, origin: str) -> str:
     return name
 
 
+def _directories(value: Any, key: str, origin: str) -> tuple[str, ...]:
+    return tuple(str(_path(item, key, origin)) for item in _strings(value, key, origin))
+
+
 def _subnets(value: Any, key: str, origin: str) -> str:
     subnets = _strings(value, key, origin)
     try:
@@ -330,6 +336,7 @@ PARSERS: dict[str, Parser] = {
     "subnet_pool": _subnets,
     "nft_table": _identifier,
     "cgroup_parent": _cgroup,
+    "cdi_spec_dirs": _directories,
     "debug": _flag,
     "trace_hooks": _flag,
 }
