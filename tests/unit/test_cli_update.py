@@ -38,4 +38,4 @@ def test_only_what_is_given_is_sent(tmp_path: Path, line: str, body: dict[str, A
 def test_an_update_of_nothing_is_refused(tmp_path: Path) -> None:
     with serve(tmp_path / "s") as engine:
         result = CliRunner().invoke(root, ["-H", engine.host, "update", "web"])
-        assert result.exit_code != 0 and "you must provide one or more flags" in result.output
+        assert result.exit_code != 0 and "you must provide one or more flags" in str(result.exception)

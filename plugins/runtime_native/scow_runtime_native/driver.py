@@ -62,7 +62,7 @@ class NativeRuntime:
         from importlib.metadata import version
 
         seccomp = library_version()
-        controllers = self._hierarchies.v2_controllers if self._hierarchies.unified else self._hierarchies.v1
+        controllers = {*self._hierarchies.v1, *self._hierarchies.v2_controllers}
         return RuntimeInfo(
             version=version("scow-runtime-native"),
             cgroup_version=self._hierarchies.version,
