@@ -19,9 +19,17 @@ from scow.ports import DriverKind
 from scow.ports.registry import Credentials
 from scow.reference import Reference
 from scow.state import State
-from scow.testing.fakes_registry import FakeRegistry
+from scow.testing.fakes_registry import FakeRegistry, FileTree, SmallImage, make_image
 from scow.testing.fakes_storage import FakeStorage
 from scow.workers import Pool
+
+BASE: FileTree = {"etc/": None, "etc/passwd": "root:x:0:0", "bin/sh": "#!"}
+BIG: FileTree = {f"file{n}": bytes([n]) * 70000 for n in range(10)}
+
+
+def image(*layers: Any, **options: Any) -> SmallImage:
+    """An image of *layers*, by default a base and one file over it."""
+    return make_image(*(layers or (BASE, {"app": "1"})), **options)
 
 
 @dataclass
