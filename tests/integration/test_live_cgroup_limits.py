@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from scow.errors import InvalidArgument
+from scow.linux.hierarchies import detect_host
 from scow.testing.runtime import BUSYBOX, Lab, Running
 from scow.types import HostConfig
 from scow_runtime_native import cgroups
 
-HOST = cgroups.detect_host()
+HOST = detect_host()
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (Debian: busybox-static)"),

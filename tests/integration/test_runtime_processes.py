@@ -13,9 +13,10 @@ import pytest
 
 from scow.engine import spec as specs
 from scow.errors import InvalidArgument
+from scow.linux.hierarchies import detect_host
 from scow.testing.runtime import BUSYBOX, Lab, eventually
 from scow.types import ContainerConfig, HostConfig
-from scow_runtime_native import cgroups, device_program, terminal
+from scow_runtime_native import device_program, terminal
 
 pytestmark = [
     pytest.mark.root,
@@ -154,7 +155,7 @@ def test_a_cgroup_parent_of_the_users_choice_is_remembered(lab: Lab) -> None:
 
 
 def test_the_device_program_of_version_2_holds_in_the_kernel_and_can_be_replaced(tmp_path: Path) -> None:
-    mount = cgroups.detect_host().v2
+    mount = detect_host().v2
     if mount is None:
         pytest.skip("no cgroup2 is mounted")
     group = Path(mount, f"scow-test-{os.getpid()}")

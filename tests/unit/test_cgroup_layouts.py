@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from scow.errors import Conflict, InvalidArgument
+from scow.linux.hierarchies import Hierarchies
 from scow.ports import DriverContext
 from scow_runtime_native import NativeRuntime
-from scow_runtime_native.cgroups import Hierarchies
 from scow_runtime_native.cgroups_hybrid import CgroupsHybrid
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
@@ -138,6 +138,16 @@ def test_a_cpuset_group_has_cpus_where_its_parent_hands_none_down(tmp_path: Path
     assert (tmp_path / PATH / "cpuset.mems").read_text() == "0"
     assert (tmp_path / "scow" / "cgroup.clone_children").read_text() == "1"
     assert (tmp_path / PATH / "cgroup.clone_children").read_text() == "0"
+
+
+def test_groups_that_others_made_and_left_without_cpus_are_filled_on_the_way(tmp_path: Path) -> None:
+    fill(tmp_path, cpuset__cpus="0-3\n", cpuset__mems="0\n")
+    for folder in ("pod", "pod/others"):  # as podman's conmon leaves its own
+        fill(tmp_path / folder, cpuset__cpus="\n", cpuset__mems="\n")
+    Grown(Hierarchies({"cpuset": str(tmp_path)})).create("pod/others/web", {})
+    for folder in ("pod", "pod/others", "pod/others/web"):
+        assert (tmp_path / folder / "cpuset.cpus").read_text() == "0-3"
+        assert (tmp_path / folder / "cpuset.mems").read_text() == "0"
 
 
 def bundle(cgroups_path: str, resources: dict[str, Any] | None = None) -> dict[str, Any]:

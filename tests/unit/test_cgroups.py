@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from scow.errors import InvalidArgument, NotFound
-from scow_runtime_native import cgroups
-from scow_runtime_native.cgroups import Hierarchies
+from scow.linux.hierarchies import Hierarchies, detect
 from scow_runtime_native.cgroups_v1 import CgroupsV1, device_rule
 from scow_runtime_native.cgroups_v2 import CgroupsV2
 from scow_runtime_native.limits_v2 import weight
@@ -48,7 +47,7 @@ def v2(tmp_path: Path) -> tuple[CgroupsV2, Path]:
 
 
 def test_detection_finds_each_controller_and_named_hierarchies() -> None:
-    found = cgroups.detect(V1_MOUNTINFO)
+    found = detect(V1_MOUNTINFO)
     assert found.v1["cpu"] == found.v1["cpuacct"] == "/sys/fs/cgroup/cpu,cpuacct"
     assert found.v1["systemd"] == "/sys/fs/cgroup/systemd"
     assert found.version == "1" and not found.unified
@@ -56,19 +55,19 @@ def test_detection_finds_each_controller_and_named_hierarchies() -> None:
 
 def test_an_almost_empty_version_2_beside_version_1_is_a_hybrid_ruled_by_version_1(tmp_path: Path) -> None:
     fill(tmp_path, cgroup__controllers="hugetlb\n")
-    found = cgroups.detect(V1_MOUNTINFO + f"41 31 0:38 / {tmp_path} rw,relatime - cgroup2 cgroup2 rw\n")
+    found = detect(V1_MOUNTINFO + f"41 31 0:38 / {tmp_path} rw,relatime - cgroup2 cgroup2 rw\n")
     assert found.version == "hybrid" and not found.unified
     assert found.v2_controllers == {"hugetlb"}
 
 
 def test_version_2_alone_is_unified(tmp_path: Path) -> None:
     fill(tmp_path, cgroup__controllers="cpu io memory pids\n")
-    found = cgroups.detect(f"41 31 0:38 / {tmp_path} rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n")
+    found = detect(f"41 31 0:38 / {tmp_path} rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n")
     assert found.version == "2" and found.unified
 
 
 def test_version_1_joins_by_the_tasks_file_of_each_mounted_hierarchy_once() -> None:
-    record = CgroupsV1(cgroups.detect(V1_MOUNTINFO)).join_record(PATH, {})
+    record = CgroupsV1(detect(V1_MOUNTINFO)).join_record(PATH, {})
     assert record["tasks"] == [f"/sys/fs/cgroup/{name}/{PATH}/tasks" for name in ("cpu,cpuacct", "memory", "systemd")]
     assert record["links"] == [["cpu", "cpu,cpuacct"], ["cpuacct", "cpu,cpuacct"]]
     assert record["oom_file"].endswith(f"memory/{PATH}/memory.oom_control")

@@ -12,6 +12,7 @@ from scow.engine import host_limits, spec
 from scow.engine.host_limits import HostLimits
 from scow.engine.update import changed
 from scow.errors import Conflict, InvalidArgument
+from scow.linux.hierarchies import detect
 from scow.types import ContainerConfig, HostConfig, Resources, ThrottleDevice, WeightDevice
 
 MB = 1 << 20
@@ -115,7 +116,7 @@ def test_version_1_offers_what_has_a_file(tmp_path: Path) -> None:
         cpu=["cpu.shares"],
         blkio=["blkio.bfq.io_serviced"],
     )
-    assert host_limits.detect(text) == HostLimits(
+    assert host_limits.of(detect(text)) == HostLimits(
         swap=False, reservation=False, swappiness=False, pids=False, cpu_quota=False, cpu_realtime=False, cpuset=False,
         io_rates=False,
     )  # fmt: skip
@@ -127,15 +128,15 @@ def test_version_2_offers_its_controllers_and_no_version_1_only_limit(tmp_path: 
     group.mkdir()
     (group / "memory.max").touch()
     text = f"30 31 0:1 / {tmp_path} rw - cgroup2 cgroup2 rw"
-    found = host_limits.detect(text)
+    found = host_limits.of(detect(text))
     assert found.unified and found.memory and found.cpu_quota and found.io_rates
     assert not (found.swap or found.swappiness or found.oom_kill_disable or found.pids or found.cpu_realtime)
     (group / "memory.swap.max").touch()
-    assert host_limits.detect(text).swap
+    assert host_limits.of(detect(text)).swap
 
 
 def test_a_host_without_control_groups_offers_nothing() -> None:
-    found = host_limits.detect("23 1 0:20 / /proc rw - proc proc rw")
+    found = host_limits.of(detect("23 1 0:20 / /proc rw - proc proc rw"))
     assert not (found.memory or found.cpu_shares or found.pids or found.io_rates)
 
 

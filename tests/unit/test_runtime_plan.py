@@ -14,12 +14,12 @@ from scow.engine import spec as specs
 from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys_
+from scow.linux.hierarchies import Hierarchies
 from scow.ports import DriverContext, Mount
 from scow.ports.runtime import Runtime
 from scow.testing.runtime import record
 from scow.types import HostConfig
 from scow_runtime_native import NativeRuntime
-from scow_runtime_native.cgroups import Hierarchies
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.plan import container_plan, mount_plan, process_plan
 

@@ -8,8 +8,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scow.linux.hierarchies import detect_host
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from scow.linux.hierarchies import Hierarchies
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +39,17 @@ class HostLimits:
 @functools.cache
 def of_host() -> HostLimits:
     """Those of this host, looked up once."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return detect(file.read())
+    return of(detect_host())
 
 
-def detect(mountinfo: str) -> HostLimits:
-    """Those of the hierarchies in *mountinfo* (/proc/self/mountinfo)."""
-    v1: dict[str, str] = {}
-    v2 = ""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = after.split(" ", 2)
-        if fields[0] == "cgroup2":
-            v2 = v2 or before.split(" ")[4]
-        elif fields[0] == "cgroup":
-            for option in fields[2].split(","):
-                v1.setdefault(option, before.split(" ")[4])
-    if v2 and not {"memory", "cpu", "pids"} & set(v1):
-        return _of_version_2(v2)
-    return _of_version_1(v1)
+def of(hierarchies: Hierarchies) -> HostLimits:
+    """Those of *hierarchies*."""
+    if hierarchies.unified:
+        return _of_version_2(hierarchies.v2 or "", hierarchies.v2_controllers)
+    return _of_version_1(hierarchies.v1)
 
 
-def _of_version_2(mount: str) -> HostLimits:
-    try:
-        with open(f"{mount}/cgroup.controllers", encoding="ascii") as file:
-            has = set(file.read().split())
-    except OSError:
-        has = set()
+def _of_version_2(mount: str, has: frozenset[str]) -> HostLimits:
     return HostLimits(
         unified=True,
         memory="memory" in has,

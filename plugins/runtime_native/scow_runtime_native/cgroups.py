@@ -1,7 +1,6 @@
-"""Control groups: what the host has mounted, and one manager for each version.
+"""Control groups: one manager for each version, over the `scow.linux.hierarchies` that the host has mounted.
 
-Roots are parameters: `detect` reads any mountinfo text and the managers work in any folder, so that tests give them
-trees of plain files.
+Roots are parameters: the managers work in any folder, so that tests give them trees of plain files.
 """
 
 from __future__ import annotations
@@ -9,39 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scow.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-CONTROLLERS = frozenset(
-    {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
-     "perf_event", "pids", "rdma"}
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
-    """*v1*: mount point by controller (``name=systemd`` as ``systemd``); *v2*: mount point of the unified one."""
-
-    v1: Mapping[str, str] = field(default_factory=dict)
-    v2: str | None = None
-    v2_controllers: frozenset[str] = frozenset()
-
-    @property
-    def version(self) -> str:
-        """``1``, ``2``, ``hybrid``, or ``""`` where there are no control groups."""
-        if self.v1 and self.v2:
-            return "hybrid"
-        return "1" if self.v1 else "2" if self.v2 else ""
-
-    @property
-    def unified(self) -> bool:
-        """Whether limits are version 2's business: no controller that counts is bound to version 1."""
-        return self.v2 is not None and not {"memory", "cpu", "pids"} & set(self.v1)
 
 
 class Manager(Protocol):
@@ -80,39 +52,6 @@ class Manager(Protocol):
 
     def children(self, path: str) -> list[str]:
         """The names of the groups directly below *path*."""
-
-
-def detect(mountinfo: str) -> Hierarchies:
-    """What *mountinfo* (/proc/self/mountinfo) has mounted; for version 2 also its controllers, read from there."""
-    v1: dict[str, str] = {}
-    v2 = None
-    for line in mountinfo.splitlines():
-        before, separator, after = line.partition(" - ")
-        if not separator:
-            continue
-        point = before.split(" ")[4].replace("\\040", " ")
-        fstype, _, options = after.split(" ", 2)
-        if fstype == "cgroup2":
-            v2 = v2 or point
-        elif fstype == "cgroup":
-            for option in options.split(","):
-                if option in CONTROLLERS:
-                    v1.setdefault(option, point)
-                elif option.startswith("name="):
-                    v1.setdefault(option.removeprefix("name="), point)
-    return Hierarchies(v1, v2, _controllers(v2))
-
-
-def _controllers(mount: str | None) -> frozenset[str]:
-    if mount is None:
-        return frozenset()
-    return frozenset(read(f"{mount}/cgroup.controllers").split())
-
-
-def detect_host() -> Hierarchies:
-    """What this host has mounted."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return detect(file.read())
 
 
 def remove_empty(mount: str, path: str) -> None:

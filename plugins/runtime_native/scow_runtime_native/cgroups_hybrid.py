@@ -20,7 +20,7 @@ from scow_runtime_native.cgroups_v2 import CgroupsV2
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from scow_runtime_native.cgroups import Hierarchies
+    from scow.linux.hierarchies import Hierarchies
     from scow_runtime_native.limits import Setting
 
 _SECTIONS = {  # of linux.resources: the controller in version 1 and in version 2

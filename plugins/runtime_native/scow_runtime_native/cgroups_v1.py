@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import InvalidArgument, NotFound, Unavailable
 from scow_runtime_native import limits_v1, realtime, stats
 from scow_runtime_native.cgroups import (
-    Hierarchies,
     check_unused,
     folders,
     key_values,
@@ -30,6 +29,8 @@ from scow_runtime_native.limits import Setting, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from scow.linux.hierarchies import Hierarchies
 
 _EVERYTHING = "a *:* rwm"
 _FILES = {True: "devices.allow", False: "devices.deny"}
@@ -101,6 +102,8 @@ class CgroupsV1:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(f"{directory}/{name}").strip():
                 filled = False
+                if not read(f"{parent}/{name}").strip():  # made by others and left empty, as podman's conmon does
+                    self._fill_cpuset(parent, os.path.dirname(parent))
                 write(f"{directory}/{name}", read(f"{parent}/{name}").strip())
         if filled:
             self._handing_on.add(parent)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import NotFound, Unavailable
 from scow_runtime_native import limits_v2, stats
 from scow_runtime_native.cgroups import (
-    Hierarchies,
     check_unused,
     folders,
     key_values,
@@ -26,6 +25,8 @@ from scow_runtime_native.limits import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from scow.linux.hierarchies import Hierarchies
 
 _WANTED = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "rdma", "misc")
 _FREEZE_TIMEOUT_S = 10.0

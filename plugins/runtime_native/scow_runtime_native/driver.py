@@ -8,8 +8,9 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
+from scow.linux.hierarchies import detect_host
 from scow.ports.runtime import RuntimeInfo
-from scow_runtime_native import cgroups, device_program, plan
+from scow_runtime_native import device_program, plan
 from scow_runtime_native.cgroups_hybrid import CgroupsHybrid
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from scow.linux.hierarchies import Hierarchies
     from scow.ports import DriverContext, Mount
+    from scow_runtime_native import cgroups
 
 _NEEDED = (5, 12)  # mount_setattr; openat2, clone3 and close_range are older
 
@@ -29,12 +32,12 @@ class NativeRuntime:
 
     child_module = "scow_runtime_native.child"
 
-    def __init__(self, context: DriverContext, hierarchies: cgroups.Hierarchies | None = None) -> None:
+    def __init__(self, context: DriverContext, hierarchies: Hierarchies | None = None) -> None:
         top = context.settings.get("cgroup_parent", "scow").strip("/")
         self._parent = f"{top}/{context.engine}"
         self._relative = f"{self._parent}.paths"  # not below the parent, whose groups are containers
         self._elsewhere = context.run_dir / "cgroup-paths"  # a file a container that has a cgroup parent of its own
-        self._hierarchies = hierarchies or cgroups.detect_host()
+        self._hierarchies = hierarchies or detect_host()
         self._compiler = Compiler(context.state_dir / "seccomp")
         self._cgroups: cgroups.Manager
         if self._hierarchies.unified:
