@@ -106,6 +106,14 @@ def test_a_container_runs_logs_and_ends(tmp_path: Path) -> None:
     with_engine(tmp_path, test)
 
 
+def test_containers_that_are_made_at_once_get_names_of_their_own(tmp_path: Path) -> None:
+    async def test(engine: Engine) -> None:
+        await asyncio.gather(*(engine.containers.create(request("true")) for _ in range(200)))  # of 2,805 names
+        assert len({record.name for record in engine.containers.records()}) == 200
+
+    with_engine(tmp_path, test)
+
+
 def test_attach_before_start_gets_the_first_byte_and_gives_input(tmp_path: Path) -> None:
     async def test(engine: Engine) -> None:
         body = request("sh", "-c", "cat; echo end")

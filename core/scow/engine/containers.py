@@ -17,7 +17,7 @@ from scow.engine.launch import build_spec, hold_volumes
 from scow.engine.lifecycle import Lifecycle
 from scow.engine.live import Live, WaitResult
 from scow.engine.model import Container
-from scow.engine.names import check_container_name, find
+from scow.engine.names import check_container_name, find, random_name
 from scow.engine.net_stats import interfaces
 from scow.engine.records import KIND, put, read
 from scow.engine.remove import remove
@@ -93,10 +93,6 @@ class Containers:
         """Every record, in no order."""
         return [live.record for live in self._live.values()]
 
-    def names(self) -> set[str]:
-        """Every name that is taken, also by containers that are being made."""
-        return set(self._names)
-
     def directory(self, id: str) -> Path:
         """The container's folder."""
         return self.config.data_root / "containers" / id
@@ -105,17 +101,15 @@ class Containers:
 
     async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> tuple[str, list[str]]:
         """A new container that is not started; its id, and warnings."""
-        name = check_container_name(name) if name else ""
+        name = check_container_name(name) if name else random_name(self._names)
         if name in self._names:
             raise name_conflict(name, self._names[name])
-        if name:
-            self._names[name] = ""  # reserved while it is being made
+        self._names[name] = ""  # reserved while it is being made
         timeline = Timeline()
         try:
             record, warnings = await create(self, request, name, platform, timeline)
         except BaseException:
-            if name:
-                del self._names[name]
+            del self._names[name]
             raise
         live = self._live[record.id] = Live(record, timeline=timeline)
         self._names[record.name] = record.id

@@ -15,7 +15,7 @@ from scow.engine import device_requests, spec
 from scow.engine.merge import command, merge
 from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
-from scow.engine.names import check_container_name, new_id, random_name
+from scow.engine.names import new_id
 from scow.engine.netfiles import check_resolver
 from scow.engine.publish import bindings
 from scow.engine.records import put
@@ -43,7 +43,7 @@ MINIMUM_MEMORY_BYTES = 6 << 20
 async def create(
     containers: Containers, request: CreateRequest, name: str, platform: str, timeline: Timeline
 ) -> tuple[Container, list[str]]:
-    """The record of a new container, which is in the state; its root, volumes and folder are there.
+    """The record of a new container called *name*, which is in the state; its root, volumes and folder are there.
 
     Everything is checked before anything is made, and what was made is undone if a later step fails.
     """
@@ -72,7 +72,6 @@ async def _record(
     containers: Containers, request: CreateRequest, name: str, image: Image
 ) -> tuple[Container, list[str]]:
     id = new_id()
-    name = check_container_name(name) if name else random_name(containers.names())
     config = merge(request, image.config.config)
     host = _with_defaults(containers, request.host_config)
     if host.network_mode.startswith("container:"):
