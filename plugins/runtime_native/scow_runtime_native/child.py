@@ -39,9 +39,12 @@ class Spawned(NamedTuple):
     status_fd: int
 
 
-def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
-    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"])
+def create(
+    plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, ends: tuple[int, int, int, int] | None = None
+) -> Spawned:
+    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on. *ends*
+    are used, and closed, instead of two new pipes: read and write end of the start pipe, then of the status pipe."""
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"], ends=ends)
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -90,18 +93,19 @@ def _spawn(
     clone_flags: int,
     pid_namespace: str | None,
     pidfd: int = -1,
+    ends: tuple[int, int, int, int] | None = None,
 ) -> Spawned:
     """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
-    ends: list[int] = []
+    made: list[int] = list(ends or ())
     try:
-        ends += os.pipe()
-        ends += os.pipe()
+        while len(made) < 4:
+            made += os.pipe()
         pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
     except BaseException:
-        for end in ends:
+        for end in made:
             os.close(end)
         raise
-    start_read, start_write, status_read, status_write = ends
+    start_read, start_write, status_read, status_write = made
     if pid == 0:
         fds = (*stdio, start_read, status_write)
         _child(fds if pidfd < 0 else (*fds, pidfd), main, arguments)

@@ -42,7 +42,8 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
             sys.setdomainname(plan["domainname"])
         if plan["loopback"]:
             bring_up_loopback()
-        _new_keyring()
+        if plan.get("new_keyring", True):
+            _new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]

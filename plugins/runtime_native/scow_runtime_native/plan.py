@@ -139,7 +139,7 @@ def process_plan(
             "effective": _mask(caps.get("effective")),
             "permitted": _mask(caps.get("permitted")),
             "inheritable": _mask(caps.get("inheritable")),
-            "ambient": [capabilities.NUMBERS[name] for name in caps.get("ambient") or ()],
+            "ambient": _ambient(caps),
         },
         "bounding_drop": _dropped(_mask(caps.get("bounding"))),
         "no_new_privs": bool(process.get("noNewPrivileges")),
@@ -161,6 +161,12 @@ def _mask(names: Sequence[str] | None) -> int:
             hint="start scowd with that capability, or do not add it",
         )
     return wanted
+
+
+def _ambient(caps: Mapping[str, Any]) -> list[int]:
+    """The kernel raises what is permitted and inheritable; what is not is left out, as runc and crun do."""
+    wanted = _mask(caps.get("ambient")) & _mask(caps.get("permitted")) & _mask(caps.get("inheritable"))
+    return [capabilities.NUMBERS[name] for name in capabilities.names(wanted)]
 
 
 @functools.cache

@@ -1,0 +1,87 @@
+"""Which commands there are, and their flags: runc's."""
+
+from __future__ import annotations
+
+from scow_runtime_native.command.arguments import Flag, Grammar
+
+_ROOT = "/run/scow-runtime"
+
+GLOBAL = Grammar(
+    "scow-runtime [flags] <command> [flags] [arguments]",
+    "Runs OCI bundles: the native runtime of Scow as a command, with runc's grammar.",
+    (
+        Flag("root", f"where the state of the containers is kept (default {_ROOT})", default=_ROOT),
+        Flag("log", "a file that errors are appended to"),
+        Flag("log-format", "of that file: text or json", default="text"),
+        Flag("debug", "show where an error comes from", "switch"),
+        Flag("systemd-cgroup", "refused: the cgroup driver is cgroupfs", "switch"),
+        Flag("rootless", "auto or false; true is refused", default="auto"),
+        Flag("criu", "ignored: there are no checkpoints"),
+        Flag("version,v", "show the versions", "switch"),
+    ),
+    most=-1,
+    rest=True,
+)
+
+_MAKE = (
+    Flag("bundle,b", "the folder of the bundle (default: the working directory)", default="."),
+    Flag("pid-file", "a file that the init's pid is written to"),
+    Flag("console-socket", "a socket that gets the master of the terminal"),
+    Flag("preserve-fds", "how many descriptors from 3 on the process keeps", "number", 0),
+    Flag("no-pivot", "refused: the root is always changed by pivot_root(2)", "switch"),
+    Flag("no-new-keyring", "the process keeps the caller's session keyring", "switch"),
+)
+
+_EXEC = (
+    Flag("process,p", "a file with an OCI process as JSON"),
+    Flag("detach,d", "do not stay until it has ended", "switch"),
+    Flag("tty,t", "give it a terminal", "switch"),
+    Flag("console-socket", "a socket that gets the master of the terminal"),
+    Flag("pid-file", "a file that its pid is written to"),
+    Flag("cwd", "its working directory"),
+    Flag("env,e", "a variable, NAME=VALUE", "list"),
+    Flag("user,u", "uid[:gid]"),
+    Flag("additional-gids,g", "a further group", "list"),
+    Flag("process-label", "its SELinux label"),
+    Flag("apparmor", "its AppArmor profile"),
+    Flag("no-new-privs", "it can gain no privileges", "switch"),
+    Flag("cap,c", "a further capability", "list"),
+    Flag("preserve-fds", "how many descriptors from 3 on it keeps", "number", 0),
+    Flag("cgroup", "a group below the container's, [controllers:]path"),
+    Flag("ignore-paused", "also in a paused container", "switch"),
+)
+
+
+def _of_one(usage: str, help: str, *flags: Flag, most: int = 1) -> Grammar:
+    """A command whose first argument is a container."""
+    return Grammar(f"scow-runtime {usage}", help, flags, 1, most)
+
+
+COMMANDS = {
+    "create": _of_one("create [flags] <id>", "Makes a container, which waits for its start.", *_MAKE),
+    "start": _of_one("start <id>", "Runs the program of a created container."),
+    "run": _of_one(
+        "run [flags] <id>",
+        "Makes and starts a container, and stays until it has ended.",
+        *_MAKE,
+        Flag("detach,d", "do not stay", "switch"),
+        Flag("keep", "keep the container when it has ended", "switch"),
+        Flag("no-subreaper", "do not reap what the container's processes leave behind", "switch"),
+    ),
+    "exec": Grammar(
+        "scow-runtime exec [flags] <id> <program> [arguments], or exec [flags] --process <file> <id>",
+        "Runs a further process in a container.",
+        _EXEC,
+        1,
+        -1,
+        rest=True,
+    ),
+    "state": _of_one("state <id>", "Shows the state of a container as JSON."),
+    "kill": _of_one(
+        "kill [flags] <id> [signal]",
+        "Sends a signal (TERM if none is named) to the init of a container.",
+        Flag("all,a", "to all its processes", "switch"),
+        most=2,
+    ),
+    "delete": _of_one("delete [flags] <id>", "Removes a container.", Flag("force,f", "kill it if it runs", "switch")),
+}
