@@ -12,6 +12,17 @@ _MAJOR = "1"
 _OBJECTS = ("process", "root", "linux", "hooks", "annotations")
 _LARGEST_CONFIG_BYTES = 64 << 20
 
+# What every container may use whatever the configuration says of devices, as with runc and crun: the nodes of
+# config-linux.md "Default Devices" and its terminals; and nodes of all kinds may be made.
+_DEVICE_RULES = (
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    *(("c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),
+    ("c", 5, 0, "rwm"),
+    ("c", 5, 2, "rwm"),
+    ("c", 136, None, "rwm"),
+)
+
 
 def load(bundle: str) -> tuple[dict[str, Any], bytes]:
     """The configuration of the bundle folder *bundle*, and its text. Raises `NotFound` and `InvalidArgument`."""
@@ -28,7 +39,37 @@ def load(bundle: str) -> tuple[dict[str, Any], bytes]:
         raise InvalidArgument(f"{path} is larger than {_LARGEST_CONFIG_BYTES} bytes")
     spec = parse(text, path)
     check(spec, path)
-    return spec, text
+    return completed(spec, bundle), text
+
+
+def completed(spec: dict[str, Any], bundle: str) -> dict[str, Any]:
+    """*spec* with what runc and crun add by themselves: the bundle's folder before the sources of bind mounts that are
+    relative, and the rules for the default devices."""
+    linux = spec.get("linux") or {}
+    resources = linux.get("resources") or {}
+    rules = [*(resources.get("devices") or ()), *default_device_rules()]
+    return {
+        **spec,
+        "mounts": [_absolute(mount, bundle) for mount in spec.get("mounts") or ()],
+        "linux": {**linux, "resources": {**resources, "devices": rules}},
+    }
+
+
+def default_device_rules() -> list[dict[str, Any]]:
+    """The OCI device rules of what every container may use."""
+    return [
+        {"allow": True, "type": kind, "access": access}
+        | {key: value for key, value in (("major", major), ("minor", minor)) if value is not None}
+        for kind, major, minor, access in _DEVICE_RULES
+    ]
+
+
+def _absolute(mount: dict[str, Any], bundle: str) -> dict[str, Any]:
+    source, options = str(mount.get("source") or ""), mount.get("options") or ()
+    bind = mount.get("type") == "bind" or "bind" in options or "rbind" in options
+    if not bind or not source or source.startswith("/"):
+        return mount
+    return {**mount, "source": os.path.normpath(os.path.join(bundle, source))}
 
 
 def parse(text: bytes, name: str) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def _made(root: str, id: str, wishes: Wishes, *, here: bool) -> Iterator[tuple[C
             container.record = _record(id, spec, bundle)
             with _cgroup_plan(root, container, spec, text, bundle) as plan:
                 plan.update(rootfs=container.record["rootfs"], new_keyring=wishes.new_keyring)
+                plan["process"]["look_up"] = not here  # so that create fails where the program is not there
                 init = _spawn(container, plan, spec["process"], wishes, here)
                 try:
                     yield container, init

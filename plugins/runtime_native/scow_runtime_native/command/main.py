@@ -38,7 +38,12 @@ def main(words: list[str] | None = None) -> int:
         return _command(words, options, name, rest[1:])
     except (ScowError, OSError) as error:
         return _tell(error, options, name)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:  # a value of config.json is not what it should be
+    except (
+        TypeError,
+        KeyError,
+        AttributeError,
+        ValueError,
+    ) as error:  # a value of config.json is not what it should be
         shown = f"{type(error).__name__}: {error}"
         return _tell(InvalidArgument(f"the configuration is not valid: {shown}"), options, name, error)
 

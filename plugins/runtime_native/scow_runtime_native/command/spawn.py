@@ -121,7 +121,9 @@ def send_terminal(master: int, path: str) -> None:
             connection.connect(path)
             socket.send_fds(connection, [b"/dev/ptmx"], [master])
     except OSError as error:
-        raise Unavailable(f"cannot send the terminal to the console socket {path}: {error.strerror or error}") from error
+        raise Unavailable(
+            f"cannot send the terminal to the console socket {path}: {error.strerror or error}"
+        ) from error
     finally:
         os.close(master)
 
