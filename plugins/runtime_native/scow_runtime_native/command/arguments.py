@@ -25,7 +25,7 @@ class Flag:
         self.name, _, self.short = names.partition(",")
         self.help = help
         self.kind = kind
-        self.default = default if default is not None else {"switch": False, "list": [], "value": ""}.get(kind)
+        self.default = default if default is not None else {"switch": False, "value": ""}.get(kind)
 
     @property
     def key(self) -> str:
@@ -49,9 +49,7 @@ class Grammar:
 
     def parse(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """The values of all flags by `Flag.key`, and the arguments. Raises `InvalidArgument`."""
-        values: dict[str, Any] = {
-            flag.key: list(flag.default) if flag.kind == "list" else flag.default for flag in self.flags
-        }
+        values: dict[str, Any] = {flag.key: [] if flag.kind == "list" else flag.default for flag in self.flags}
         arguments: list[str] = []
         waiting = list(reversed(words))
         while waiting:

@@ -52,6 +52,27 @@ _EXEC = (
 )
 
 
+_LIMITS = (
+    Flag("resources,r", "a file with OCI linux.resources as JSON, - for stdin; other flags are not looked at then"),
+    Flag("blkio-weight", "10 to 1000", "number"),
+    Flag("cpu-period", "in microseconds", "number"),
+    Flag("cpu-quota", "in microseconds a period", "number"),
+    Flag("cpu-burst", "in microseconds", "number"),
+    Flag("cpu-share", "the weight against others (1024 is the kernel's)", "number"),
+    Flag("cpu-rt-period", "in microseconds", "number"),
+    Flag("cpu-rt-runtime", "in microseconds a period", "number"),
+    Flag("cpuset-cpus", "such as 0-2,4"),
+    Flag("cpuset-mems", "such as 0"),
+    Flag("cpu-idle", "1: only when no other wants to run", "number"),
+    Flag("memory", "bytes, or with k, m, g; -1 for no limit"),
+    Flag("memory-reservation", "as --memory"),
+    Flag("memory-swap", "memory and swap together, as --memory"),
+    Flag("kernel-memory", "ignored: kernels have no such limit any more"),
+    Flag("kernel-memory-tcp", "ignored, as --kernel-memory"),
+    Flag("pids-limit", "how many processes, -1 for no limit", "number"),
+)
+
+
 def _of_one(usage: str, help: str, *flags: Flag, most: int = 1) -> Grammar:
     """A command whose first argument is a container."""
     return Grammar(f"scow-runtime {usage}", help, flags, 1, most)
@@ -84,4 +105,37 @@ COMMANDS = {
         most=2,
     ),
     "delete": _of_one("delete [flags] <id>", "Removes a container.", Flag("force,f", "kill it if it runs", "switch")),
+    "list": Grammar(
+        "scow-runtime list [flags]",
+        "Lists the containers.",
+        (Flag("format,f", "table or json", default="table"), Flag("quiet,q", "only the ids", "switch")),
+    ),
+    "ps": Grammar(
+        "scow-runtime ps [flags] <id> [arguments of ps]",
+        "Shows the processes of a container.",
+        (Flag("format,f", "table or json (pids only)", default="table"),),
+        1,
+        -1,
+        rest=True,
+    ),
+    "pause": _of_one("pause <id>", "Freezes the processes of a container."),
+    "resume": _of_one("resume <id>", "Lets the processes of a paused container run again."),
+    "update": _of_one("update [flags] <id>", "Changes the limits of a container.", *_LIMITS),
+    "events": _of_one(
+        "events [flags] <id>",
+        "Shows the statistics of a container, and when it runs out of memory, as JSON lines.",
+        Flag("interval", "of the statistics: a number with s, m or h", default="5s"),
+        Flag("stats", "the statistics of now, once", "switch"),
+    ),
+    "spec": Grammar(
+        "scow-runtime spec [flags]",
+        "Writes a configuration to begin with.",
+        (
+            Flag("bundle,b", "the folder to write it to (default: the working directory)", default="."),
+            Flag("rootless", "refused", "switch"),
+        ),
+    ),
+    "features": Grammar("scow-runtime features", "Shows what this runtime can, as the OCI document."),
+    "checkpoint": Grammar("scow-runtime checkpoint", "Refused: there are no checkpoints.", (), 0, -1, rest=True),
+    "restore": Grammar("scow-runtime restore", "Refused: there are no checkpoints.", (), 0, -1, rest=True),
 }

@@ -248,6 +248,28 @@ def _thaw(root: str, container: Container) -> None:
         Driver(root, container).resume(container.id)
 
 
+def pause(root: str, id: str) -> None:
+    """Every process of container *id* is frozen."""
+    from scow_runtime_native.command.runtime import Driver
+
+    with store.locked(store.find(root, id)) as container:
+        status = container.status()
+        if status not in ("running", "created"):
+            raise Conflict(f"container not running: {id!r} is {status}")
+        Driver(root, container).pause(id)
+
+
+def resume(root: str, id: str) -> None:
+    """Every process of the paused container *id* runs again."""
+    from scow_runtime_native.command.runtime import Driver
+
+    with store.locked(store.find(root, id)) as container:
+        status = container.status()
+        if status != "paused":
+            raise Conflict(f"container not paused: {id!r} is {status}")
+        Driver(root, container).resume(id)
+
+
 def delete(root: str, id: str, *, force: bool) -> None:
     """Container *id* is gone, and all that it had. Raises `Conflict` where it runs; *force* kills it, and takes one
     that does not exist for deleted."""

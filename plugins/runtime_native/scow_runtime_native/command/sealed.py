@@ -33,7 +33,7 @@ def ensure(words: list[str]) -> None:
         return
     copy = _copy()
     home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
-    flags = ["-S", "-s", "-P", "-B"]
+    flags = ["-S", "-s", "-P"]
     arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path), *words]
     os.set_inheritable(copy, True)
     os.execve(f"/proc/self/fd/{copy}", arguments, {**os.environ, "PYTHONHOME": home})
