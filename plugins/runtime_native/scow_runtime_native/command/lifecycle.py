@@ -107,8 +107,6 @@ def _cgroup_plan(
     root: str, container: Container, spec: dict[str, Any], text: bytes, bundle: str
 ) -> Iterator[dict[str, Any]]:
     """The plan of *container*, whose cgroup exists, and goes when the block raises. The disk knows of it before."""
-    from pathlib import Path
-
     from scow_runtime_native.command.runtime import Driver
 
     driver = Driver(root, container)
@@ -119,7 +117,7 @@ def _cgroup_plan(
         )
     container.keep_config(text)
     container.save()
-    plan = driver.create(container.id, spec, [], Path(bundle))
+    plan = driver.create_in(bundle, container.id, spec)
     try:
         container.record["cgroup"] = plan["cgroup"]
         yield plan

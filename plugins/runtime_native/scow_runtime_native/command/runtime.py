@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, cast
 
-from scow.ports import DriverContext
 from scow_runtime_native.driver import NativeRuntime
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scow.ports import DriverContext
     from scow_runtime_native.command.store import Container
 
 _PARENT = "scow-runtime"
+
+
+class Place(str):
+    """As much of `pathlib.Path` as the driver asks for: importing that one takes as long as making a container."""
+
+    __slots__ = ()
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(f"{self}/{name}")
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return os.path.isdir(self)
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """The folder is there."""
+        os.makedirs(self, mode, exist_ok)
+
+    def read_bytes(self) -> bytes:
+        """What the file holds."""
+        with open(self, "rb") as file:
+            return file.read()
+
+    def read_text(self) -> str:
+        """What the file holds."""
+        return self.read_bytes().decode()
+
+    def write_text(self, text: str) -> None:
+        """The file holds *text*."""
+        with open(self, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+class _Context:
+    """`scow.ports.DriverContext`, without the import of all ports."""
+
+    name = "native"
+
+    def __init__(self, root: str, folder: str) -> None:
+        self.state_dir = Place(root) / ".cache"
+        self.run_dir = Place(folder)
+        self.options: dict[str, Any] = {}
+        self.settings = {"cgroup_parent": _PARENT}
+        self.engine = root.strip("/").replace("/", "-") or "root"
 
 
 class Driver(NativeRuntime):
@@ -19,15 +65,11 @@ class Driver(NativeRuntime):
     A container whose configuration has no ``cgroupsPath`` gets ``/scow-runtime/<root>/<id>``."""
 
     def __init__(self, root: str, container: Container) -> None:
-        super().__init__(
-            DriverContext(
-                name="native",
-                state_dir=Path(root, ".cache"),
-                run_dir=Path(container.folder),
-                settings={"cgroup_parent": _PARENT},
-                engine=root.strip("/").replace("/", "-") or "root",
-            )
-        )
+        super().__init__(cast("DriverContext", _Context(root, container.folder)))
+
+    def create_in(self, bundle: str, id: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """As `create`, of the root filesystem that the bundle itself names."""
+        return self.create(id, spec, [], cast("Path", Place(bundle)))
 
     def strangers(self, id: str, spec: dict[str, Any]) -> list[int]:
         """The processes that are in the cgroup which container *id* of *spec* would have."""
