@@ -39,14 +39,19 @@ def _wishes(values: Values) -> Any:
 
     if values["no_pivot"]:
         raise Unsupported("--no-pivot: scow-runtime always changes the root by pivot_root(2)")
+    _refuse_descriptors(values)
     return lifecycle.Wishes(
         bundle=values["bundle"],
         pid_file=values["pid_file"],
         console_socket=values["console_socket"],
-        preserve_fds=values["preserve_fds"],
         new_keyring=not values["no_new_keyring"],
         detach=values.get("detach", False),
     )
+
+
+def _refuse_descriptors(values: Values) -> None:
+    if values["preserve_fds"]:
+        raise Unsupported("--preserve-fds: scow-runtime gives a process no descriptors but its stdio")
 
 
 def start(root: str, values: Values, arguments: Arguments) -> int:
@@ -61,6 +66,7 @@ def exec(root: str, values: Values, arguments: Arguments) -> int:
     """``exec``."""
     from scow_runtime_native.command import execs
 
+    _refuse_descriptors(values)
     return execs.run(root, arguments[0], values, arguments[1:])
 
 

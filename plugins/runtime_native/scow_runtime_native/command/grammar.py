@@ -27,7 +27,7 @@ _MAKE = (
     Flag("bundle,b", "the folder of the bundle (default: the working directory)", default="."),
     Flag("pid-file", "a file that the init's pid is written to"),
     Flag("console-socket", "a socket that gets the master of the terminal"),
-    Flag("preserve-fds", "how many descriptors from 3 on the process keeps", "number", 0),
+    Flag("preserve-fds", "refused but for 0: a process has no descriptors but its stdio", "number", 0),
     Flag("no-pivot", "refused: the root is always changed by pivot_root(2)", "switch"),
     Flag("no-new-keyring", "the process keeps the caller's session keyring", "switch"),
 )
@@ -46,7 +46,7 @@ _EXEC = (
     Flag("apparmor", "its AppArmor profile"),
     Flag("no-new-privs", "it can gain no privileges", "switch"),
     Flag("cap,c", "a further capability", "list"),
-    Flag("preserve-fds", "how many descriptors from 3 on it keeps", "number", 0),
+    Flag("preserve-fds", "refused but for 0", "number", 0),
     Flag("cgroup", "a group below the container's, [controllers:]path"),
     Flag("ignore-paused", "also in a paused container", "switch"),
 )

@@ -26,7 +26,6 @@ class Wishes(NamedTuple):
     bundle: str = "."
     pid_file: str = ""
     console_socket: str = ""
-    preserve_fds: int = 0
     new_keyring: bool = True
     detach: bool = False
 
@@ -136,6 +135,8 @@ def _spawn(container: Container, plan: dict[str, Any], process: dict[str, Any], 
     spawned = spawn.guarded(lambda: child.create(plan, stdio, terminal is not None, ends))
     reports = spawn.Reports(spawned.status_fd)
     try:
+        if here and not wishes.detach:
+            import scow_runtime_native.command.foreground  # noqa: F401  (while the init sets itself up)
         console_fd = reports.wait_ready()
         master = terminal.ready(spawned.pid, console_fd) if terminal else -1
         if wishes.console_socket:

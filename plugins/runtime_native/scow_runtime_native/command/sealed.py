@@ -12,7 +12,17 @@ import os
 import sys
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_BOOT = "import sys; sys.path[:] = {path!r}; from scow_runtime_native.command.main import main; sys.exit(main())"
+# No collector for a process that ends soon, and no tidying up at its end: both take milliseconds.
+_BOOT = """import gc, os, sys
+gc.disable()
+os.close({fd})
+sys.path[:] = {path!r}
+from scow_runtime_native.command.main import main
+code = main()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
 
 
 def is_sealed() -> bool:
@@ -34,7 +44,7 @@ def ensure(words: list[str]) -> None:
     copy = _copy()
     home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
     flags = ["-S", "-s", "-P"]
-    arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path), *words]
+    arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path, fd=copy), *words]
     os.set_inheritable(copy, True)
     os.execve(f"/proc/self/fd/{copy}", arguments, {**os.environ, "PYTHONHOME": home})
 
