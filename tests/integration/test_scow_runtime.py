@@ -228,7 +228,7 @@ def test_a_root_that_cannot_be_written_is_named(bench: Bench) -> None:
 
 def test_a_cgroup_that_others_use_is_refused(bench: Bench) -> None:
     spec = bench.configure(*_FOREVER)
-    spec["linux"]["cgroupsPath"] = f"/scow-runtime/shared-{os.getpid()}"
+    spec["linux"]["cgroupsPath"] = f"/scow-runtime-shared-{os.getpid()}"
     bench.write(spec)
     bench.create("c")
     assert "is not empty" in bench("create", "d").stderr

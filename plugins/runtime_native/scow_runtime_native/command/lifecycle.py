@@ -106,9 +106,9 @@ def _cgroup_plan(
     root: str, container: Container, spec: dict[str, Any], text: bytes, bundle: str
 ) -> Iterator[dict[str, Any]]:
     """The plan of *container*, whose cgroup exists, and goes when the block raises. The disk knows of it before."""
-    from scow_runtime_native.command.runtime import Driver
+    from scow_runtime_native.command.runtime import Driver, with_cgroup
 
-    driver = Driver(root, container)
+    driver, spec = Driver(root, container), with_cgroup(spec, container.id)
     if strangers := driver.strangers(container.id, spec):
         raise Conflict(
             f"the cgroup of container {container.id!r} is not empty: it has {len(strangers)} processes",
@@ -122,7 +122,6 @@ def _cgroup_plan(
         yield plan
     except BaseException:
         driver.delete(container.id)
-        driver.close()
         raise
 
 
@@ -302,7 +301,5 @@ def _destroy(root: str, container: Container) -> None:
     """The cgroup, with the processes that are left in it, and the folder are gone."""
     from scow_runtime_native.command.runtime import Driver
 
-    driver = Driver(root, container)
-    driver.delete(container.id)
-    driver.close()
+    Driver(root, container).delete(container.id)
     container.forget()

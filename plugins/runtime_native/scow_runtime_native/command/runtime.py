@@ -57,12 +57,18 @@ class _Context:
         self.run_dir = Place(folder)
         self.options: dict[str, Any] = {}
         self.settings = {"cgroup_parent": _PARENT}
-        self.engine = root.strip("/").replace("/", "-") or "root"
+        self.engine = "default"  # every container has a cgroup path of its own: see `with_cgroup`
+
+
+def with_cgroup(spec: dict[str, Any], id: str) -> dict[str, Any]:
+    """*spec* with a ``cgroupsPath``: where it leaves the choice to the runtime, ``/scow-runtime-<id>``. One level, as
+    each is made and removed in a dozen hierarchies of version 1."""
+    linux = spec.get("linux") or {}
+    return {**spec, "linux": {**linux, "cgroupsPath": linux.get("cgroupsPath") or f"/{_PARENT}-{id}"}}
 
 
 class Driver(NativeRuntime):
-    """The driver; what it writes down of the container lies in the container's folder, compiled filters in the root.
-    A container whose configuration has no ``cgroupsPath`` gets ``/scow-runtime/<root>/<id>``."""
+    """The driver; what it writes down of the container lies in the container's folder, compiled filters in the root."""
 
     def __init__(self, root: str, container: Container) -> None:
         super().__init__(cast("DriverContext", _Context(root, container.folder)))
@@ -73,5 +79,4 @@ class Driver(NativeRuntime):
 
     def strangers(self, id: str, spec: dict[str, Any]) -> list[int]:
         """The processes that are in the cgroup which container *id* of *spec* would have."""
-        linux = spec.get("linux") or {}
-        return self._cgroups.processes(self._new_path(linux.get("cgroupsPath") or "") or f"{self._parent}/{id}")
+        return self._cgroups.processes(self._new_path(spec["linux"]["cgroupsPath"]) or f"{self._parent}/{id}")
