@@ -29,6 +29,8 @@ from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scow.engine.containers import Containers
     from scow.engine.live import Live
     from scow.engine.model import Container, EndpointRecord, MountPoint
@@ -122,6 +124,8 @@ class Launch:
             sources = await hold_volumes(self._containers, record, undo)
         with self._timeline.step("metadata", "core", "OCI runtime spec"):
             self._live.spec = built = await build_spec(self._containers, record, sources)
+            if built.get("hooks"):  # which find the bundle in the state that they are given, and read it
+                await asyncio.to_thread(write_bundle, self._directory, built)
         root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
         with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
             runtime = await drivers.driver(RUNTIME, record.runtime)
@@ -212,6 +216,13 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
     built = spec.build(record, directory=directory, sources=sources, joined=joined, files=files)
     await containers.drivers.host.spec(record.id, built, record.host_config.annotations)
     return built
+
+
+def write_bundle(directory: Path, built: dict[str, Any]) -> None:
+    """*directory* is an OCI bundle: it has *built* as its ``config.json``."""
+    temporary = directory / "config.json.tmp"
+    temporary.write_bytes(msgspec.json.encode(built))
+    temporary.rename(directory / "config.json")
 
 
 async def hold_volumes(containers: Containers, record: Container, undo: AsyncExitStack | None = None) -> dict[str, str]:

@@ -80,7 +80,7 @@ def build(
         "process": process(container, caps, limits),
         "root": {"path": str(directory / "rootfs"), "readonly": host.readonly_rootfs},
         "hostname": _hostname(container),
-        "domainname": container.config.domainname,
+        "domainname": "" if host.uts_mode == "host" else container.config.domainname,
         "mounts": mounts(container, files or directory, sources or {}, joined or {}, limits.writable_cgroups),
         "annotations": {**host.annotations, **({"scow.init": "true"} if host.init else {})},
         "linux": linux,

@@ -32,7 +32,7 @@ from scow.ports import Mount
 from scow.types import ContainerConfig, CreateRequest, ExecRequest, HostConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from scow.ports.runtime import Runtime
 
@@ -150,8 +150,9 @@ class Lab:
         host: HostConfig | None = None,
         mounts: Sequence[MountPoint] = (),
         joined: dict[str, int] | None = None,
+        change: Callable[[dict[str, Any]], None] | None = None,
     ) -> Running:
-        """A container that is planned, with its cgroup, and not cloned yet."""
+        """A container that is planned, with its cgroup, and not cloned yet. *change* may alter its runtime spec."""
         id = uuid.uuid4().hex * 2
         bundle = self.directory / id[:12]
         for name in ("rootfs", "upper", "work"):
@@ -160,6 +161,8 @@ class Lab:
             (bundle / name).write_text(f"# {name}\n")
         container = record(id, cmd, config, host, mounts)
         spec = specs.build(container, directory=bundle, joined=joined)
+        if change:
+            change(spec)
         options = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
         plan = self.runtime.create(id, spec, [Mount("overlay", "overlay", "", options)], bundle)
         running = Running(self.runtime, id, spec, json.loads(json.dumps(plan)))

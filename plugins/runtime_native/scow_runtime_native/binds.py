@@ -122,8 +122,9 @@ def _set_attributes(tree: int, entry: dict[str, Any]) -> None:
     """Attributes that nobody named stay those of the source."""
     if entry["set"] or entry["clear"]:
         sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, entry["set"], entry["clear"])
-    if entry["set_recursive"]:
-        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, entry["set_recursive"])
-    if entry["live"]:
-        flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if entry["live_recursive"] else 0)
-        sys.mount_setattr(tree, "", flags, propagation=entry["live"])
+    if entry["set_recursive"] or entry["clear_recursive"]:
+        deep = sys.AT_EMPTY_PATH | sys.AT_RECURSIVE
+        sys.mount_setattr(tree, "", deep, entry["set_recursive"], entry["clear_recursive"])
+    for propagation in entry["propagation"]:
+        flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if propagation & sys.MS_REC else 0)
+        sys.mount_setattr(tree, "", flags, propagation=propagation & ~sys.MS_REC)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native import init, title
+from scow_runtime_native import init, timens, title
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def _spawn(
     try:
         while len(made) < 4:
             made += os.pipe()
-        pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+        if plan.get("time") is None or pidfd >= 0:
+            pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+        else:
+            pid = timens.clone(plan["time"], lambda: _clone_into(plan, clone_flags, pid_namespace, pidfd))
     except BaseException:
         for end in made:
             os.close(end)

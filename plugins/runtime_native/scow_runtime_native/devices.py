@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
+from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,22 +53,33 @@ def _make_below_root(root_fd: int, path: str, node: dict[str, Any]) -> None:
 
 
 def _make(directory: int, name: str, node: dict[str, Any]) -> None:
-    mode = _TYPES[node["type"]] | node.get("fileMode", 0o666)
-    number = os.makedev(node.get("major", 0), node.get("minor", 0))
+    mode = _TYPES[node["type"]] | stat.S_IMODE(_or(node.get("fileMode"), 0o666))
+    number = 0 if node["type"] == "p" else os.makedev(node.get("major", 0), node.get("minor", 0))
     try:
         os.mknod(name, mode, number, dir_fd=directory)
     except FileExistsError:
         has = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if (stat.S_IFMT(has.st_mode), has.st_rdev) == (stat.S_IFMT(mode), number):
             return
+        if node.get("own"):  # config-linux.md, "Devices": an error, where it is no node of ours
+            raise StageError(
+                f"device {node['path']}: another file is there already",
+                stage="making devices",
+                errno=errno.EEXIST,
+                hint="the image or a mount has it",
+            ) from None
         os.unlink(name, dir_fd=directory)
         os.mknod(name, mode, number, dir_fd=directory)
     except PermissionError:  # in a user namespace: the host's node is bound instead
         _bind(directory, name, node["path"])
         return
-    uid, gid = node.get("uid", 0), node.get("gid", 0)
+    uid, gid = _or(node.get("uid"), 0), _or(node.get("gid"), 0)
     if uid or gid:
         os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _link(directory: int, name: str, target: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
 from scow_runtime_native import cgroups, device_program, plan
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
+from scow_runtime_native.plan_hooks import state_base
 from scow_runtime_native.seccomp import Compiler, library_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from scow.ports import DriverContext, Mount
     from scow.ports.runtime import RuntimeInfo
@@ -80,11 +81,15 @@ class NativeRuntime:
 
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
-        profile = spec.get("linux", {}).get("seccomp")
+        linux = spec.get("linux") or {}
+        bundle = Path((spec.get("root") or {}).get("path") or "/").parent
         return {
             "id": id,
             "cgroup": self._cgroups.join_record(self._path(id)),
-            "process": plan.process_plan(process, self._compiler.compile(profile), profile),
+            "time": any(entry.get("type") == "time" for entry in linux.get("namespaces") or ()),
+            "process": plan.process_plan(
+                process, self._compiler.compile(linux.get("seccomp")), linux, state_base(id, spec, bundle)
+            ),
         }
 
     def processes(self, id: str) -> list[int]:

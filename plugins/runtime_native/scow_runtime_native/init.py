@@ -9,12 +9,13 @@ from __future__ import annotations
 import _socket
 import errno
 import fcntl
+import functools
 import os
 import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import process, rootfs, terminal
+from scow_runtime_native import hooks, process, rootfs, scheduling, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
+    if plan["join_mount"]:
+        with stage("namespaces"):
+            _join(plan["join_mount"], sys.CLONE_NEWNS)
     root_fd, master = rootfs.enter(plan, tty)
+    if "startContainer" in plan["hooks"]:
+        spec["before_execve"] = functools.partial(hooks.before_execve, plan)
     process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
@@ -56,13 +62,15 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     """The process joins the container of *init_pid* and *pidfd*, and becomes what *plan* says."""
     os.setsid()
     spec = plan["process"]
+    scheduling.run_on(spec["scheduling"], "initial")
     with stage("joining the container"):
         join_cgroup(plan["cgroup"], init_pid)
         _new_keyring()  # not the engine's, which may be that of root's login
-    process.prepare(spec)
+    scheduling.run_on(spec["scheduling"], "final")
+    process.prepare(spec, init_pid)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
     with stage("joining the container"):
-        sys.setns(pidfd, _NAMESPACES)
+        sys.setns(pidfd, _NAMESPACES | (sys.CLONE_NEWTIME if plan["time"] else 0))
         os.close(pidfd)
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process.run(spec, tty, root_fd=root_fd, master=master)
@@ -83,6 +91,15 @@ def _join(path: str, kind: int) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         sys.setns(fd, kind)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StageError(
+            f"{path} is no namespace of the kind that the spec says",
+            stage="namespaces",
+            errno=errno.EINVAL,
+            hint="or, for a user or time namespace, the process cannot be moved there",
+        ) from error
     finally:
         os.close(fd)
 

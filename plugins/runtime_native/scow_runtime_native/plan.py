@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys
-from scow.linux.mount_options import Options, attributes, parse_options
+from scow.linux.mount_options import Options, attribute_changes, attributes, parse_options
+from scow_runtime_native import labels, namespaces, scheduling_plan
+from scow_runtime_native import seccomp as profiles
+from scow_runtime_native.plan_hooks import hook_plan, state_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,14 +26,6 @@ if TYPE_CHECKING:
 
     from scow.ports import Mount
 
-_CLONE = {
-    "pid": sys.CLONE_NEWPID,
-    "network": sys.CLONE_NEWNET,
-    "mount": sys.CLONE_NEWNS,
-    "uts": sys.CLONE_NEWUTS,
-    "ipc": sys.CLONE_NEWIPC,
-}
-_JOIN = {**_CLONE, "cgroup": sys.CLONE_NEWCGROUP, "time": sys.CLONE_NEWTIME}
 _PROPAGATION = {
     "private": sys.MS_PRIVATE,
     "slave": sys.MS_SLAVE,
@@ -50,11 +45,6 @@ _PROC_FILES = frozenset(
     for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime", "net/dev")
 )
 _IN_NAMESPACE = re.compile(r"/proc/(\d+)/root(/.*)")  # a path of another process's mount namespace
-_SECCOMP_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread only
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-}
 
 
 def container_plan(
@@ -70,50 +60,61 @@ def container_plan(
     Raises `InvalidArgument` for what the runtime does not offer.
     """
     linux: Mapping[str, Any] = spec.get("linux", {})
-    if any((spec.get("hooks") or {}).values()):
-        raise InvalidArgument("the native runtime runs no OCI hooks", hint="use a runtime such as crun")
-    namespaces = {entry["type"]: entry.get("path", "") for entry in linux.get("namespaces", ())}
-    if "user" in namespaces:
+    if linux.get("intelRdt"):
+        raise InvalidArgument("the native runtime has no linux.intelRdt", hint="use a runtime such as crun")
+    kinds = namespaces.read(linux)
+    if "user" in kinds:
         raise InvalidArgument("the native runtime has no user namespaces", hint="use a runtime such as crun")
-    if "mount" not in namespaces or namespaces["mount"]:
-        raise InvalidArgument("the native runtime needs a mount namespace of the container's own")
-    for kind in namespaces:
-        if kind not in _JOIN:
-            raise InvalidArgument(f"unknown namespace type {kind!r}")
-    new_network = "network" in namespaces and not namespaces["network"]
-    private_cgroup = "cgroup" in namespaces and not namespaces["cgroup"]
-    plans = [mount_plan(mount, cgroup, private_cgroup) for mount in spec.get("mounts", ())]
+    hooks, state = hook_plan(spec), state_base(id, spec, bundle)
+    private_cgroup = "cgroup" in kinds and not kinds["cgroup"]
+    root_propagation = _root_propagation(linux.get("rootfsPropagation") or "")
+    label = labels.mount_label(linux)
+    plans = [mount_plan(mount, cgroup, private_cgroup, label) for mount in spec.get("mounts") or ()]
+    if not root_propagation & sys.MS_SLAVE:  # what is bound is private anyhow
+        for plan in plans:
+            _drop_private(plan)
     return {
         "id": id,
-        "clone": sum(_CLONE[kind] for kind, path in namespaces.items() if kind in _CLONE and not path),
-        "join": [[path, _JOIN[kind]] for kind, path in namespaces.items() if path and kind != "pid"],
-        "join_pid": namespaces.get("pid") or None,
+        "clone": sum(namespaces.CLONE[kind] for kind, path in kinds.items() if kind in namespaces.CLONE and not path),
+        "join": [
+            [path, namespaces.JOIN[kind]] for kind, path in kinds.items() if path and kind not in ("pid", "mount")
+        ],
+        "join_pid": kinds.get("pid") or None,
+        "join_mount": kinds["mount"],
+        "time": namespaces.time_offsets(linux, kinds) if "time" in kinds and not kinds["time"] else None,
         "cgroup": cgroup,
         "cgroupns": private_cgroup,
-        "hostname": spec.get("hostname", "") if "uts" in namespaces and not namespaces["uts"] else "",
-        "domainname": spec.get("domainname", "") if "uts" in namespaces and not namespaces["uts"] else "",
-        "loopback": new_network,
-        "sysctls": [["/proc/sys/" + name.replace(".", "/"), value] for name, value in linux.get("sysctl", {}).items()],
+        "hostname": _own_name(spec, "hostname", kinds),
+        "domainname": _own_name(spec, "domainname", kinds),
+        "loopback": "network" in kinds and not kinds["network"],
+        "sysctls": namespaces.sysctls(linux, kinds),
         "rootfs": str(bundle / "rootfs"),
         "root": [[mount.type, mount.source, mount.target, list(mount.options)] for mount in root],
-        "root_propagation": _root_propagation(linux.get("rootfsPropagation", "")),
+        "root_propagation": root_propagation,
         "mounts": plans,
         "setup_dev": not any(plan["destination"].rstrip("/") == "/dev" and plan["kind"] == "bind" for plan in plans),
-        "devices": _devices(linux.get("devices", ())),
+        "devices": _devices(linux.get("devices") or ()),
         "masked": list(linux.get("maskedPaths") or ()),
         "readonly_paths": list(linux.get("readonlyPaths") or ()),
         "late_readonly": [plan["destination"] for plan in plans if plan.get("late_readonly")],
-        "readonly": bool(spec.get("root", {}).get("readonly")),
-        "init": bool(spec.get("annotations", {}).get("scow.init")),
-        "process": process_plan(spec["process"], seccomp, linux.get("seccomp")),
+        "readonly": bool((spec.get("root") or {}).get("readonly")),
+        "init": bool((spec.get("annotations") or {}).get("scow.init")),
+        "hooks": hooks,
+        "state": state if hooks else {},
+        "process": process_plan(spec["process"], seccomp, linux, state),
     }
 
 
 def process_plan(
-    process: Mapping[str, Any], seccomp: bytes, seccomp_spec: Mapping[str, Any] | None = None
+    process: Mapping[str, Any],
+    seccomp: bytes,
+    linux: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The plan of one process. ``user.username`` (``name[:group]``) and ``user.groups`` (names or numbers) are looked
-    up in the container; without them ``uid``, ``gid`` and ``additionalGids`` hold."""
+    up in the container; without them ``uid``, ``gid`` and ``additionalGids`` hold. *linux* is that of the container's
+    spec; *state*, what its states say (`state_base`), is for a seccomp agent."""
+    linux = linux or {}
     args = list(process.get("args") or ())
     if not args or not args[0]:
         raise InvalidArgument("no command specified")
@@ -144,9 +145,18 @@ def process_plan(
         "bounding_drop": _dropped(_mask(caps.get("bounding"))),
         "no_new_privs": bool(process.get("noNewPrivileges")),
         "seccomp": base64.b64encode(seccomp).decode(),
-        "seccomp_flags": _seccomp_flags(seccomp_spec),
-        "apparmor": process.get("apparmorProfile", "") if os.path.isdir("/sys/module/apparmor") else "",
+        "seccomp_flags": profiles.flags(linux.get("seccomp")),
+        "seccomp_listener": profiles.listener(linux.get("seccomp"), state or {}),
+        "labels": labels.process_labels(process),
+        "scheduling": scheduling_plan.read(process, linux),
+        "console_size": _console_size(process),
     }
+
+
+def _console_size(process: Mapping[str, Any]) -> list[int]:
+    """Rows and columns; empty where the spec does not say or there is no terminal."""
+    size = process.get("consoleSize") or {}
+    return [int(size["height"]), int(size["width"])] if process.get("terminal") and size else []
 
 
 def _mask(names: Sequence[str] | None) -> int:
@@ -197,26 +207,16 @@ def _amount(value: int) -> int:
     return resource.RLIM_INFINITY if value < 0 or value >= (1 << 63) else value
 
 
-def _seccomp_flags(spec: Mapping[str, Any] | None) -> int:
-    """Without flags in the spec SPEC_ALLOW, as runc: no speculation barrier that slows every process down."""
-    if not spec:
-        return 0
-    flags = spec.get("flags")
-    if flags is None:
-        return _SECCOMP_FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
-    unknown = [flag for flag in flags if flag not in _SECCOMP_FLAGS]
-    if unknown:
-        raise InvalidArgument(f"unknown seccomp flag {unknown[0]!r}")
-    return sum(_SECCOMP_FLAGS[flag] for flag in set(flags))
-
-
-def mount_plan(mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgroup: bool) -> dict[str, Any]:
-    """One OCI mount with its options parsed; *kind* says how the child makes it."""
-    destination, fstype = str(mount["destination"]), str(mount.get("type") or "")
-    if not destination.startswith("/"):
-        raise InvalidArgument(f"mount destination {destination!r} is not absolute")
+def mount_plan(
+    mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgroup: bool, label: str = ""
+) -> dict[str, Any]:
+    """One OCI mount with its options parsed; *kind* says how the child makes it. *label* is the SELinux context of the
+    container's own filesystems."""
+    destination, fstype = "/" + str(mount["destination"]).lstrip("/"), str(mount.get("type") or "")
     _check_destination(os.path.normpath(destination), fstype)
     options = parse_options(mount.get("options") or ())
+    if options.flags & sys.MS_REMOUNT:
+        return _remount_plan(destination, options)
     if fstype == "bind" or options.flags & sys.MS_BIND:
         return _bind_plan(destination, str(mount.get("source") or ""), options)
     kind = fstype if fstype in ("proc", "sysfs", "tmpfs", "cgroup") else "filesystem"
@@ -226,13 +226,47 @@ def mount_plan(mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgro
         "type": fstype,
         "source": str(mount.get("source") or fstype),
         "flags": options.flags,
-        "data": ",".join(options.data) or None,
+        "data": ",".join((*options.data, *labels.mount_data(label, fstype))) or None,
+        "propagation": list(options.propagation),
+        "set_recursive": options.recursive,
+        "clear_recursive": options.recursive_cleared,
     }
     if kind == "cgroup":
         return _cgroup_plan(plan, cgroup, options, private_cgroup)
-    if kind == "tmpfs" and options.flags & sys.MS_RDONLY:  # mount points are made in it before
-        plan.update(flags=options.flags & ~sys.MS_RDONLY, late_readonly=True)
+    if kind == "tmpfs":
+        if options.copy_up:
+            plan.update(copy_up=True, attributes=attributes(options.flags & ~sys.MS_RDONLY))
+        readonly = options.flags & sys.MS_RDONLY or options.recursive & sys.MOUNT_ATTR_RDONLY
+        if readonly:  # mount points are made in it before
+            plan.update(
+                flags=options.flags & ~sys.MS_RDONLY,
+                set_recursive=options.recursive & ~sys.MOUNT_ATTR_RDONLY,
+                late_readonly=True,
+            )
     return plan
+
+
+def _remount_plan(destination: str, options: Options) -> dict[str, Any]:
+    """``remount``: what is mounted at *destination* by then gets other flags; with ``bind``, only that mount of it."""
+    wanted, unwanted = attribute_changes(options)
+    return {
+        "kind": "remount",
+        "destination": destination,
+        "flags": options.flags,
+        "data": ",".join(options.data) or None,
+        "bind": bool(options.flags & sys.MS_BIND),
+        "set": wanted,
+        "clear": unwanted,
+        "set_recursive": options.recursive,
+        "clear_recursive": options.recursive_cleared,
+        "propagation": list(options.propagation),
+    }
+
+
+def _drop_private(plan: dict[str, Any]) -> None:
+    """Nothing need be done for the propagation of a mount that is to be private, as it is from the start."""
+    if not any(flags & ~(sys.MS_PRIVATE | sys.MS_REC) for flags in plan.get("propagation", ())):
+        plan["propagation"] = []
 
 
 def _check_destination(path: str, fstype: str) -> None:
@@ -247,14 +281,14 @@ def _check_destination(path: str, fstype: str) -> None:
 
 
 def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any]:
-    """*live* is the propagation of a mount that goes on exchanging mounts with the host, 0 for a private one."""
+    """*live*: the mount goes on exchanging mounts with the host, by its *propagation*."""
     if not source.startswith("/"):
         raise InvalidArgument(f"bind mount {destination}: the source {source!r} is not absolute")
     elsewhere = _IN_NAMESPACE.fullmatch(source)
     live = 0
     for propagation in options.propagation:
         live = propagation if propagation & (sys.MS_SLAVE | sys.MS_SHARED) else 0
-    wanted = attributes(options.flags)
+    wanted, unwanted = attribute_changes(options)
     return {
         "kind": "bind",
         "destination": destination,
@@ -262,10 +296,11 @@ def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any
         "namespace": f"/proc/{elsewhere[1]}/ns/mnt" if elsewhere else "",
         "recursive": bool(options.flags & sys.MS_REC),
         "set": wanted & ~options.recursive,
-        "clear": attributes(options.cleared) & ~wanted,
+        "clear": unwanted,
         "set_recursive": options.recursive,
-        "live": live & ~sys.MS_REC,
-        "live_recursive": bool(live & sys.MS_REC),
+        "clear_recursive": options.recursive_cleared,
+        "live": bool(live),
+        "propagation": list(options.propagation),
     }
 
 
@@ -284,8 +319,16 @@ def _cgroup_plan(plan: dict[str, Any], cgroup: Mapping[str, Any], options: Optio
         "flags": options.flags & ~sys.MS_RDONLY,
         "hierarchies": cgroup.get("hierarchies", []),
         "links": cgroup.get("links", []),
-        "attributes": attributes(options.flags),
+        "attributes": attributes(options.flags) & ~sys.MOUNT_ATTR__ATIME,
     }
+
+
+def _own_name(spec: Mapping[str, Any], field: str, kinds: Mapping[str, str]) -> str:
+    """The host or domain name that the UTS namespace gets. Raises `InvalidArgument` where that would be the host's."""
+    name = str(spec.get(field) or "")
+    if name and ("uts" not in kinds or (kinds["uts"] and namespaces.is_own("uts", kinds["uts"]))):
+        raise InvalidArgument(f"{field} {name!r}: the container has the host's UTS namespace")
+    return name
 
 
 def _root_propagation(word: str) -> int:
@@ -298,9 +341,16 @@ def _root_propagation(word: str) -> int:
 
 
 def _devices(extra: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The default nodes and those of the spec; *own* says that the spec asked for it, so that another file in its place
+    is an error."""
     nodes = {path: {"path": path, "type": "c", "major": major, "minor": minor} for path, major, minor in _DEFAULT_NODES}
     for device in extra:
-        if device.get("type") not in ("c", "b", "u", "p"):
-            raise InvalidArgument(f"device {device.get('path')}: unknown type {device.get('type')!r}")
-        nodes[device["path"]] = dict(device)
+        path, kind = str(device.get("path") or ""), device.get("type")
+        if not path.startswith("/") or os.path.normpath(path) == "/":
+            raise InvalidArgument(f"device {path!r}: the path is not absolute, or the root")
+        if kind not in ("c", "b", "u", "p"):
+            raise InvalidArgument(f"device {path}: unknown type {kind!r}", hint="known: b, c, p, u")
+        if kind != "p" and ("major" not in device or "minor" not in device):
+            raise InvalidArgument(f"device {path}: a node of type {kind!r} needs major and minor numbers")
+        nodes[path] = {**device, "own": path not in nodes}
     return list(nodes.values())

@@ -11,11 +11,12 @@ import fcntl
 import os
 import resource
 import stat
+import struct
 import termios
 from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import execute, lookup, reaper, users
+from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 _START_FD = 3
@@ -23,13 +24,16 @@ _STATUS_FD = 4
 _READY = b'{"ready": true}\n'
 
 
-def prepare(spec: dict[str, Any]) -> None:
-    """What needs the host's /proc: the OOM score, and the AppArmor profile that execve changes to."""
+def prepare(spec: dict[str, Any], init_pid: int = 0) -> None:
+    """What needs the host's /proc and paths: the OOM score, the labels that execve changes to, and the seccomp agent.
+    *init_pid*: the container's init, for an exec."""
     if spec["oom_score_adj"] is not None:
         _set_oom_score(spec["oom_score_adj"], asked=spec["oom_score_asked"])
-    if spec["apparmor"]:
-        with stage(f"AppArmor profile {spec['apparmor']}"):
-            _write("/proc/self/attr/exec", f"exec {spec['apparmor']}".encode())
+    for file, text in spec["labels"]:
+        with stage(f"security label {text}"):
+            _write(f"/proc/self/attr/{file}", text.encode())
+    if spec["seccomp_listener"]:
+        notify.connect(spec["seccomp_listener"], init_pid)
 
 
 def _write(path: str, data: bytes) -> None:
@@ -77,9 +81,13 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     environment = _environment(spec["env"], user.home)
     if tty and not reaper_wanted:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if tty and spec["console_size"]:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *spec["console_size"], 0, 0))
     reached = _change_directory(spec["cwd"], required=False)
     _give_stdio(user.uid)
     _set_rlimits(spec)  # late: a low limit must not fail the set-up
+    if spec["scheduling"]:
+        scheduling.apply(spec["scheduling"])
     _set_identity(spec, user)
     if not reached:
         _change_directory(spec["cwd"], required=True)
@@ -92,6 +100,8 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     os.close(_START_FD)
     if master >= 0:
         os.close(master)
+    if "before_execve" in spec:
+        spec["before_execve"]()
     if reaper_wanted:
         reaper.split(tty, _STATUS_FD)
     execute.execute(spec["args"], environment)
@@ -155,8 +165,7 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
             sys.prctl(sys.PR_CAPBSET_DROP, capability)
     program = base64.b64decode(spec["seccomp"]) if spec["seccomp"] else b""
     if program and not spec["no_new_privs"]:
-        with stage("seccomp"):
-            sys.seccomp_filter(program, spec["seccomp_flags"])
+        _filter(spec, program)
     with stage("setting the user"):
         if user.uid:
             sys.prctl(sys.PR_SET_KEEPCAPS, 1)
@@ -174,5 +183,11 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
         with stage("no_new_privs"):
             sys.prctl(sys.PR_SET_NO_NEW_PRIVS, 1)
         if program:
-            with stage("seccomp"):
-                sys.seccomp_filter(program, spec["seccomp_flags"])
+            _filter(spec, program)
+
+
+def _filter(spec: dict[str, Any], program: bytes) -> None:
+    with stage("seccomp"):
+        listener_fd = sys.seccomp_filter(program, spec["seccomp_flags"])
+        if spec["seccomp_listener"]:
+            notify.hand_over(spec["seccomp_listener"], listener_fd)

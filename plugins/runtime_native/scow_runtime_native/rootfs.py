@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import binds, devices, terminal
+from scow_runtime_native import binds, devices, hooks, mount_changes, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
     terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is)."""
     rootfs = plan["rootfs"]
     with stage("mounting the root filesystem"):
-        live = binds.open_live(plan["mounts"])
-        sys.mount(None, "/", None, sys.MS_REC | sys.MS_PRIVATE)
+        live = {}
+        if not plan["join_mount"]:  # whose propagation is others' too
+            live = binds.open_live(plan["mounts"])
+            sys.mount(None, "/", None, sys.MS_REC | (plan["root_propagation"] & sys.MS_SLAVE or sys.MS_PRIVATE))
         root = [Recipe(*recipe) for recipe in plan["root"]]
-        if not any(not mount.target for mount in root):
+        if not any(not mount.target for mount in root) and not plan["join_mount"]:
             root.insert(0, Recipe("bind", rootfs, "", ("rbind",)))
         mounts.mount_all(root, rootfs)
         root_fd = os.open(rootfs, _DIRECTORY | os.O_CLOEXEC)
@@ -49,6 +51,8 @@ def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
         with stage(f"mounting {entry['destination']}"):
             if entry["kind"] == "bind":
                 binds.mount(root_fd, entry, live.get(entry["destination"]))
+            elif entry["kind"] == "remount":
+                mount_changes.remount(root_fd, entry)
             else:
                 _mount(root_fd, entry)
     master = terminal.take(root_fd) if tty and plan["process"]["own_terminal"] else -1
@@ -63,10 +67,15 @@ def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
             _make_readonly(root_fd, path)
     with stage("making the working directory"):
         os.close(mounts.open_target(root_fd, plan["process"]["cwd"].lstrip("/") or ".", directory=True))
+    if plan["hooks"]:
+        hooks.before_pivot(plan, root_fd)
     with stage("pivot_root"):
         _finish_attributes(root_fd, plan)
-        _pivot(root_fd)
-    if plan["root_propagation"]:
+        if plan["join_mount"]:  # pivot_root would change the root of all that are in there
+            mount_changes.change_root(root_fd)
+        else:
+            _pivot(root_fd)
+    if plan["root_propagation"] and not plan["join_mount"]:
         with stage("propagation of the root"):
             sys.mount(None, "/", None, plan["root_propagation"])
     return root_fd, master
@@ -101,11 +110,16 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
     else:
         fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:
-        _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
+        if entry.get("copy_up"):
+            mount_changes.mount_with_content(entry, fd)
+        else:
+            _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
     finally:
         os.close(fd)
     if kind == "cgroup":
         _mount_hierarchies(root_fd, entry)
+    if entry["propagation"] or entry["set_recursive"] or entry["clear_recursive"]:
+        mount_changes.change(root_fd, entry)
 
 
 def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> None:
