@@ -131,7 +131,7 @@ def parse_options(options: Iterable[str]) -> Options:
 
 def known() -> frozenset[str]:
     """Every word that is not a filesystem's own."""
-    return frozenset((*_SET, *_CLEAR, *_PROPAGATION, *_RECURSIVE))
+    return frozenset((*_SET, *_CLEAR, *_PROPAGATION, *_RECURSIVE, "tmpcopyup"))
 
 
 def attributes(flags: int) -> int:

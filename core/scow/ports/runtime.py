@@ -30,10 +30,10 @@ and keeps that open until its start byte comes: the monitor takes a duplicate by
 CAP_SYS_PTRACE, gives it the window size, and closes the host's. ``start_fd`` is written after that.
 
 A runtime that leaves the OCI hooks of the runtime's namespaces to the monitor has two more members in the init's plan:
-``hooks``, a list by kind of what `scow.linux.oci_hooks` runs, and ``state``, what every state of the container says. The
-monitor runs ``poststart`` before it tells that the container runs, and ``poststop`` before it tells that it ended. For
-``prestart`` and ``createRuntime`` the init says ``{"hooks": "createRuntime"}`` and reads ``start_fd``: one byte lets it
-go on, its end ends it; only then does the start byte follow. A plan without ``hooks`` costs nothing.
+``hooks``, a list by kind of what `scow.linux.oci_hooks` runs, and ``state``, what every state of the container says.
+The monitor runs ``poststart`` before it tells that the container runs, and ``poststop`` before it tells that it ended.
+For ``prestart`` and ``createRuntime`` the init says ``{"hooks": "createRuntime"}`` and reads ``start_fd``: a byte lets
+it go on, its end ends it; only then does the start byte follow. A plan without ``hooks`` costs nothing.
 """
 
 from __future__ import annotations

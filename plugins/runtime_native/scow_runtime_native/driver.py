@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
@@ -15,6 +14,7 @@ from scow_runtime_native.seccomp import Compiler, library_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from scow.ports import DriverContext, Mount
     from scow.ports.runtime import RuntimeInfo
@@ -82,13 +82,12 @@ class NativeRuntime:
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
         linux = spec.get("linux") or {}
-        bundle = Path((spec.get("root") or {}).get("path") or "/").parent
         return {
             "id": id,
             "cgroup": self._cgroups.join_record(self._path(id)),
             "time": any(entry.get("type") == "time" for entry in linux.get("namespaces") or ()),
             "process": plan.process_plan(
-                process, self._compiler.compile(linux.get("seccomp")), linux, state_base(id, spec, bundle)
+                process, self._compiler.compile(linux.get("seccomp")), linux, state_base(id, spec, self._bundle(spec))
             ),
         }
 
@@ -136,6 +135,10 @@ class NativeRuntime:
     def close(self) -> None:
         """See the protocol. The engine's own cgroup goes with the last container's."""
         self._cgroups.tidy(self._parent)
+
+    def _bundle(self, spec: Mapping[str, Any]) -> str:
+        """The folder of the container of *spec*, as a seccomp agent is told it."""
+        return os.path.dirname((spec.get("root") or {}).get("path") or "/")
 
     def _new_path(self, asked: str) -> str:
         """The spec's ``cgroupsPath`` relative to the hierarchies' roots; ``""`` where it leaves the choice to us."""

@@ -8,8 +8,8 @@ from scow.errors import InvalidArgument
 from scow.linux.oci_hooks import KINDS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 def hook_plan(spec: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -41,7 +41,7 @@ def _hook(kind: str, number: int, hook: Mapping[str, Any], environment: list[str
     }
 
 
-def state_base(id: str, spec: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
+def state_base(id: str, spec: Mapping[str, Any], bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """What every state of the container says (runtime.md, "State")."""
     return {
         "ociVersion": str(spec.get("ociVersion", "1.2.0")),

@@ -6,18 +6,18 @@ from importlib.metadata import version
 from typing import Any
 
 from scow.linux import capabilities, mount_options
+from scow.linux.oci_hooks import KINDS
 from scow_runtime_native import seccomp
 
 OCI_MIN, OCI_MAX = "1.0.0", "1.2.0"
-HOOKS: tuple[str, ...] = ()
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "uts")
-_ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP")
+_ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP")
 _OPERATORS = ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")
 _ARCHITECTURES = (
     "AARCH64", "ARM", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PPC", "PPC64", "PPC64LE",
     "RISCV64", "S390", "S390X", "X32", "X86", "X86_64",
 )  # fmt: skip
-_FLAGS = ("LOG", "SPEC_ALLOW", "TSYNC")
+_FLAGS = ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")
 
 
 def _prefixed(prefix: str, words: tuple[str, ...]) -> list[str]:
@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
     return {
         "ociVersionMin": OCI_MIN,
         "ociVersionMax": OCI_MAX,
-        "hooks": list(HOOKS),
+        "hooks": list(KINDS),
         "mountOptions": sorted(mount_options.known()),
         "linux": {
             "namespaces": list(NAMESPACES),
@@ -45,7 +45,7 @@ def document() -> dict[str, Any]:
                 "supportedFlags": flags,
             },
             "apparmor": {"enabled": True},
-            "selinux": {"enabled": False},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": False}},
         },

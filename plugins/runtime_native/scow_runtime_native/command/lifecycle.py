@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scow.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from scow_runtime_native.command import bundle as bundles
-from scow_runtime_native.command import spawn, store
+from scow_runtime_native.command import hooks, spawn, store
 from scow_runtime_native.command.store import START_FIFO, STATUS_FIFO, Container
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def run(root: str, id: str, wishes: Wishes, *, keep: bool) -> int:
         os.close(init.start_fd)
         init.reports.wait_executed()
         init.reports.close()
+        if container.record["hooks"]:
+            hooks.poststart(container)
     if wishes.detach:
         return 0
     from scow_runtime_native.command import foreground
@@ -84,6 +86,8 @@ def _made(root: str, id: str, wishes: Wishes, *, here: bool) -> Iterator[tuple[C
                     spawn.reap(init.pid)
                     raise
         except BaseException:
+            if container.record.get("hooks"):
+                hooks.poststop(container)
             container.forget()
             raise
 
@@ -118,7 +122,7 @@ def _cgroup_plan(
     container.save()
     plan = driver.create_in(bundle, container.id, spec)
     try:
-        container.record["cgroup"] = plan["cgroup"]
+        container.record.update(cgroup=plan["cgroup"], hooks=bool(plan["hooks"]))
         yield plan
     except BaseException:
         driver.delete(container.id)
@@ -136,7 +140,7 @@ def _spawn(container: Container, plan: dict[str, Any], process: dict[str, Any], 
     try:
         if here and not wishes.detach:
             import scow_runtime_native.command.foreground  # noqa: F401  (while the init sets itself up)
-        console_fd = reports.wait_ready()
+        console_fd = reports.wait_ready(lambda: hooks.create_runtime(plan, spawned))
         master = terminal.ready(spawned.pid, console_fd) if terminal else -1
         if wishes.console_socket:
             spawn.send_terminal(master, wishes.console_socket)
@@ -193,6 +197,12 @@ def start(root: str, id: str) -> None:
         finally:
             for name in (START_FIFO, STATUS_FIFO):
                 os.unlink(container.path(name))
+        if container.record.get("hooks"):
+            try:
+                hooks.poststart(container)
+            except BaseException:
+                _end(root, container)
+                raise
 
 
 def _write_start(container: Container) -> None:
@@ -302,4 +312,6 @@ def _destroy(root: str, container: Container) -> None:
     from scow_runtime_native.command.runtime import Driver
 
     Driver(root, container).delete(container.id)
+    if container.record.get("hooks"):
+        hooks.poststop(container)
     container.forget()

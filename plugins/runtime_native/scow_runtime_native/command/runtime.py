@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from scow_runtime_native.driver import NativeRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from scow.ports import DriverContext
@@ -72,10 +73,14 @@ class Driver(NativeRuntime):
 
     def __init__(self, root: str, container: Container) -> None:
         super().__init__(cast("DriverContext", _Context(root, container.folder)))
+        self._bundle_path = str(container.record.get("bundle", ""))
 
     def create_in(self, bundle: str, id: str, spec: dict[str, Any]) -> dict[str, Any]:
         """As `create`, of the root filesystem that the bundle itself names."""
         return self.create(id, spec, [], cast("Path", Place(bundle)))
+
+    def _bundle(self, spec: Mapping[str, Any]) -> str:
+        return self._bundle_path
 
     def strangers(self, id: str, spec: dict[str, Any]) -> list[int]:
         """The processes that are in the cgroup which container *id* of *spec* would have."""

@@ -59,9 +59,13 @@ class Reports:
             raise failure(record)
         return record
 
-    def wait_ready(self) -> int:
-        """Returns when the process is set up: the descriptor that it has of its terminal's master, or -1."""
+    def wait_ready(self, run_hooks: Callable[[], None] | None = None) -> int:
+        """Returns when the process is set up: the descriptor that it has of its terminal's master, or -1. *run_hooks*
+        is called when it waits for hooks."""
         record = self.next()
+        if record is not None and "hooks" in record and run_hooks:
+            run_hooks()
+            record = self.next()
         if record is None:
             raise Unavailable("the process ended before it was set up")
         return int(record.get("console_fd", -1))
