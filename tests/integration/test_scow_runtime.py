@@ -265,3 +265,44 @@ def test_features_and_version(bench: Bench) -> None:
     document = json.loads(bench("features", check=True).stdout)
     assert document["ociVersionMax"] == "1.2.0" and "pid" in document["linux"]["namespaces"]
     assert bench("--version", check=True).stdout.startswith("scow-runtime version ")
+
+
+def _hooks(folder: Path, failing: str = "") -> dict[str, object]:
+    """A hook of each kind that notes its own name in *folder*; *failing* ends with 3."""
+
+    def note(kind: str) -> list[dict[str, object]]:
+        script = f"echo {kind} >> {folder}/order" if kind != "startContainer" else "echo startContainer"
+        script += "; cat > /dev/null" + ("; echo why >&2; exit 3" if kind == failing else "")
+        return [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]
+
+    kinds = ("poststop", "poststart", "startContainer", "createContainer", "createRuntime", "prestart")
+    return {"hooks": {kind: note(kind) for kind in kinds}}
+
+
+def test_hooks_run_at_their_moments(bench: Bench, tmp_path: Path) -> None:
+    bench.configure(*_FOREVER, **_hooks(tmp_path))
+    bench.create("c")
+    assert (tmp_path / "order").read_text().split() == ["prestart", "createRuntime", "createContainer"]
+    bench("start", "c", check=True)
+    assert (tmp_path / "order").read_text().split()[3:] == ["poststart"]
+    bench("delete", "--force", "c", check=True)
+    assert (tmp_path / "order").read_text().split()[4:] == ["poststop"]
+    bench.configure("true", **_hooks(tmp_path))
+    assert bench("run", "d").returncode == 0
+    assert len((tmp_path / "order").read_text().split()) == 10
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"])
+def test_a_failed_hook_stops_the_container_and_leaves_nothing(bench: Bench, tmp_path: Path, kind: str) -> None:
+    bench.configure(*_FOREVER, **_hooks(tmp_path, kind))
+    done = bench("run", "c")
+    assert done.returncode == 1
+    assert f"error running {kind} hook #0 (/bin/sh): exit status 3: " in done.stderr and "why" in done.stderr
+    assert bench("list", "-q").stdout == "" and (tmp_path / "order").read_text().split()[-1] == "poststop"
+
+
+def test_a_failed_poststop_hook_is_a_warning(bench: Bench, tmp_path: Path) -> None:
+    bench.configure("true", **_hooks(tmp_path, "poststop"))
+    done = bench("run", "c")
+    assert done.returncode == 0 and "warning: error running poststop hook #0" in done.stderr
+    assert bench("list", "-q").stdout == ""

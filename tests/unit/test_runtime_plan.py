@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from scow.engine import spec as specs
+from scow.engine.spec_security import check_rights
 from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys_
@@ -21,7 +22,7 @@ from scow.types import HostConfig
 from scow_runtime_native import NativeRuntime
 from scow_runtime_native.cgroups import Hierarchies
 from scow_runtime_native.cgroups_v1 import CgroupsV1
-from scow_runtime_native.plan import container_plan, mount_plan, process_plan
+from scow_runtime_native.plan import capability_warnings, container_plan, mount_plan, process_plan
 
 CGROUP = CgroupsV1(Hierarchies({"memory": "/cg/memory", "cpu": "/cg/cpu,cpuacct", "cpuacct": "/cg/cpu,cpuacct"}))
 
@@ -69,7 +70,7 @@ def test_namespaces_become_clone_flags_or_paths_to_join() -> None:
         ({"process": {"args": []}}, "no command specified"),
         ({"process": {"args": ["x"], "cwd": "rel"}}, "needs to be an absolute path"),
         ({"process": {"args": ["x"], "rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}}, "RLIMIT_X"),
-        ({"process": {"args": ["x"], "capabilities": {"effective": ["CAP_X"]}}}, "unknown capability 'CAP_X'"),
+        ({"process": {"args": ["x"], "rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2}}, "there twice"),
     ],
 )
 def test_what_the_runtime_does_not_offer_is_refused(change: dict[str, Any], message: str) -> None:
@@ -77,12 +78,21 @@ def test_what_the_runtime_does_not_offer_is_refused(change: dict[str, Any], mess
         plan({**spec(), **change})
 
 
-def test_a_capability_that_the_engine_lacks_cannot_be_given() -> None:
+def test_capabilities_that_cannot_be_given_are_left_out_with_a_warning() -> None:
+    missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
+    caps = {"bounding": ["CAP_X", *missing], "effective": ["CAP_X"]}
+    assert process_plan({"args": ["x"], "capabilities": caps}, b"")["capabilities"]["effective"] == 0
+    assert capability_warnings(caps) == ["unknown capability 'CAP_X' is left out"] + [
+        f"the capability {name} is left out: the runtime itself lacks it" for name in missing
+    ]
+
+
+def test_a_capability_that_the_engine_lacks_cannot_be_added_to_a_container() -> None:
     missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
     if not missing:
         pytest.skip("this process may pass every capability on")
     with pytest.raises(InvalidArgument, match=f"cannot give {missing[0]} to a container"):
-        process_plan({"args": ["x"], "capabilities": {"bounding": [missing[0]]}}, b"")
+        check_rights(HostConfig(cap_add=[missing[0]]))
 
 
 def test_options_of_mounts_are_parsed_once() -> None:

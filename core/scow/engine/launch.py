@@ -24,6 +24,7 @@ from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
 from scow.engine.networks import shown_driver
 from scow.engine.publish import bindings
+from scow.engine.spec_security import check_rights
 from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
@@ -203,6 +204,7 @@ class Launch:
 async def build_spec(containers: Containers, record: Container, sources: dict[str, str]) -> dict[str, Any]:
     """The OCI configuration of the container, as plugins left it; raises `Conflict` for a container that it joins and
     that does not run."""
+    check_rights(record.host_config)
     joined: dict[str, int] = {}
     files = None
     for kind, ref in spec.joins(record.host_config).items():

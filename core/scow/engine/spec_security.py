@@ -124,6 +124,17 @@ def capabilities(host: HostConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*kept, *add]))
 
 
+def check_rights(host: HostConfig) -> None:
+    """Raises `InvalidArgument` for a capability of ``--cap-add`` that the engine itself lacks."""
+    has = (*all_capabilities(), _ALL)
+    missing = [name for name in normalize(host.cap_add, "CapAdd") if name not in has]
+    if missing:
+        raise InvalidArgument(
+            f"cannot give {', '.join(missing)} to a container: the engine itself lacks it",
+            hint="start scowd with that capability, or do not add it",
+        )
+
+
 def has_apparmor() -> bool:
     """Whether the host has AppArmor; profiles are ignored without, as by Docker, which the create warns of."""
     return os.path.isdir("/sys/module/apparmor")

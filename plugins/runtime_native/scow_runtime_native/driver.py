@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
-from scow_runtime_native import cgroups, device_program, plan
+from scow_runtime_native import cgroups, device_program, namespaces, plan
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
 from scow_runtime_native.plan_hooks import state_base
@@ -77,15 +77,19 @@ class NativeRuntime:
             self._elsewhere.mkdir(parents=True, exist_ok=True)
             (self._elsewhere / id).write_text(path)
         self._cgroups.create(path, linux.get("resources") or {})
+        for warning in plan.capability_warnings(spec["process"].get("capabilities") or {}):
+            _warn(f"container {id[:12]}: {warning}")
         return made
 
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
         linux = spec.get("linux") or {}
+        kinds = namespaces.read(linux)
         return {
             "id": id,
             "cgroup": self._cgroups.join_record(self._path(id)),
-            "time": any(entry.get("type") == "time" for entry in linux.get("namespaces") or ()),
+            "time": "time" in kinds,
+            "own_root": bool(kinds["mount"]),  # another than that of the mount namespace it is in
             "process": plan.process_plan(
                 process, self._compiler.compile(linux.get("seccomp")), linux, state_base(id, spec, self._bundle(spec))
             ),
@@ -151,3 +155,9 @@ class NativeRuntime:
             return (self._elsewhere / id).read_text()
         except FileNotFoundError:
             return f"{self._parent}/{id}"
+
+
+def _warn(message: str) -> None:
+    import logging  # here: few specs give cause, and the command starts faster without
+
+    logging.getLogger(__name__).warning(message)

@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import hooks, process, rootfs, scheduling, terminal
+from scow_runtime_native import hooks, mount_changes, process, rootfs, scheduling, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -70,8 +70,12 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     process.prepare(spec, init_pid)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
     with stage("joining the container"):
+        own_root = mount_changes.open_root(init_pid) if plan["own_root"] else -1
         sys.setns(pidfd, _NAMESPACES | (sys.CLONE_NEWTIME if plan["time"] else 0))
         os.close(pidfd)
+        if own_root >= 0:
+            mount_changes.change_root(own_root)
+            os.close(own_root)
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process.run(spec, tty, root_fd=root_fd, master=master)
 

@@ -61,6 +61,11 @@ def change_root(root_fd: int) -> None:
     os.chdir("/")
 
 
+def open_root(pid: int) -> int:
+    """A descriptor of the root of process *pid*, for `change_root` in its mount namespace."""
+    return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def mount_with_content(entry: dict[str, Any], target: int) -> None:
     """``tmpcopyup``: the tmpfs of *entry* is on *target* and holds what that directory held: files, links and nodes
     with mode, owner and times. No link is followed. It is filled before anybody can see it."""

@@ -133,7 +133,7 @@ def process_plan(
         "umask": user.get("umask", 0o022),
         # the monitor takes the terminal's master out of a process that it must be allowed to trace, pidfd_getfd(2)
         "own_terminal": bool(_own_rights() >> capabilities.NUMBERS["CAP_SYS_PTRACE"] & 1),
-        "rlimits": [_rlimit(limit) for limit in process.get("rlimits") or ()],
+        "rlimits": _rlimits(process.get("rlimits") or ()),
         "oom_score_adj": oom,
         "oom_score_asked": bool(oom),
         "capabilities": {
@@ -160,17 +160,18 @@ def _console_size(process: Mapping[str, Any]) -> list[int]:
 
 
 def _mask(names: Sequence[str] | None) -> int:
-    try:
-        wanted = capabilities.mask(names or ())
-    except KeyError as error:
-        raise InvalidArgument(f"unknown capability {error.args[0]!r}") from error
-    missing = capabilities.names(wanted & ~_own_rights())
-    if missing:
-        raise InvalidArgument(
-            f"cannot give {', '.join(missing)} to a container: the engine itself lacks it",
-            hint="start scowd with that capability, or do not add it",
-        )
-    return wanted
+    """The bits of *names* that can be given."""
+    return capabilities.mask(name for name in names or () if name in capabilities.NUMBERS) & _own_rights()
+
+
+def capability_warnings(caps: Mapping[str, Any]) -> list[str]:
+    """What the runtime must tell of capabilities that it cannot give (config.md, "Linux Process")."""
+    asked = dict.fromkeys(name for names in caps.values() for name in names or ())
+    unknown = [name for name in asked if name not in capabilities.NUMBERS]
+    lacking = [name for name in asked if name not in unknown and not capabilities.mask([name]) & _own_rights()]
+    return [f"unknown capability {name!r} is left out" for name in unknown] + [
+        f"the capability {name} is left out: the runtime itself lacks it" for name in lacking
+    ]
 
 
 def _ambient(caps: Mapping[str, Any]) -> list[int]:
@@ -193,6 +194,14 @@ def _dropped(bounding: int) -> list[int]:
     """What is to be dropped from the bounding set; what the engine itself lacks is not there anyhow."""
     gone = _own_rights() & ~bounding
     return [number for number in range(_last_capability() + 1) if gone >> number & 1]
+
+
+def _rlimits(limits: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    kinds = [limit["type"] for limit in limits]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise InvalidArgument(f"the resource limit {kind!r} is there twice")
+    return [_rlimit(limit) for limit in limits]
 
 
 def _rlimit(limit: Mapping[str, Any]) -> list[Any]:
