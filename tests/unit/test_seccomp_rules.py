@@ -152,6 +152,31 @@ def test_a_foreign_architecture_is_killed_unless_it_is_named() -> None:
     assert answer(both, 136, arch=I386) == TRAP and answer(both, 3, arch=I386) == ALLOW
 
 
+@pytest.mark.parametrize("default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
+def test_a_call_newer_than_all_that_the_profile_names_is_not_there_as_with_runc(default: str) -> None:
+    program = compiled(rule("SCMP_ACT_ALLOW", names=("read", "openat2")), default=default)
+    assert answer(program, 437) == ALLOW and answer(program, 438) == ERRNO | errno.ENOSYS
+    assert answer(program, PERSONALITY) != ERRNO | errno.ENOSYS
+
+
+@pytest.mark.parametrize("default", ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"])
+def test_a_permissive_profile_says_nothing_of_newer_calls(default: str) -> None:
+    assert answer(compiled(rule("SCMP_ACT_TRAP"), default=default), 4000) in (ALLOW, LOG, TRACE | errno.EPERM)
+
+
+@x86_64
+def test_newer_calls_of_each_architecture_are_not_there() -> None:
+    everything = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    program = compiled(rule("SCMP_ACT_ALLOW", names=("openat2",)), default="SCMP_ACT_ERRNO", architectures=everything)
+    x32 = 1 << 30
+    for arch, number in ((NATIVE, 437), (NATIVE, x32 | 437), (I386, 437)):
+        assert answer(program, number, arch=arch) == ALLOW
+        assert answer(program, number + 1, arch=arch) == ERRNO | errno.ENOSYS
+        assert answer(program, number - 1, arch=arch) == ERRNO | errno.EPERM
+    without = compiled(rule("SCMP_ACT_ALLOW", names=("openat2",)), default="SCMP_ACT_ERRNO")
+    assert answer(without, x32 | 438) != ERRNO | errno.ENOSYS
+
+
 def test_flags_are_those_of_the_spec() -> None:
     def flags(*words: str, **more: Any) -> int:
         return seccomp.flags({"flags": [f"SECCOMP_FILTER_FLAG_{word}" for word in words], **more})

@@ -12,13 +12,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, Unsupported
+from scow_runtime_native import seccomp_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _LIBRARY = "libseccomp.so.2"
-_FORMAT = 1  # of the cache's entries
+_FORMAT = 2  # of the cache's entries
 _UNKNOWN = -1  # __NR_SCMP_ERROR; other negative numbers are system calls of other architectures
 _BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE: log n comparisons a system call instead of n (libseccomp 2.5)
 _KEPT_IN_MEMORY = 32
@@ -182,7 +183,7 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
     with tempfile.TemporaryFile() as file:
         filter_.export_bpf(file)
         file.seek(0)
-        return file.read()
+        return seccomp_missing.prologue(pyseccomp, profile) + file.read()
 
 
 def _add_architecture(library: Any, filter_: Any, name: str) -> None:
