@@ -93,7 +93,7 @@ def container_plan(
         "root_propagation": root_propagation,
         "mounts": plans,
         "setup_dev": not any(plan["destination"].rstrip("/") == "/dev" and plan["kind"] == "bind" for plan in plans),
-        "devices": _devices(linux.get("devices") or ()),
+        "devices": device_plan(linux.get("devices") or ()),
         "masked": list(linux.get("maskedPaths") or ()),
         "readonly_paths": list(linux.get("readonlyPaths") or ()),
         "late_readonly": [plan["destination"] for plan in plans if plan.get("late_readonly")],
@@ -349,7 +349,7 @@ def _root_propagation(word: str) -> int:
     return flag | (sys.MS_REC if word.startswith("r") else 0)
 
 
-def _devices(extra: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def device_plan(extra: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The default nodes and those of the spec; *own* says that the spec asked for it, so that another file in its place
     is an error."""
     nodes = {path: {"path": path, "type": "c", "major": major, "minor": minor} for path, major, minor in _DEFAULT_NODES}
