@@ -146,8 +146,8 @@ def test_the_five_capability_sets_are_what_the_spec_says(lab: Lab) -> None:
         "inheritable": ["CAP_CHOWN"],
         "ambient": ["CAP_CHOWN"],
     }
-    config = ContainerConfig(user="1234")
-    found = sets(lab.sh("cat /proc/self/status", config=config, change=process(capabilities=caps)))
+    user = {"uid": 1234, "gid": 5}
+    found = sets(lab.sh("cat /proc/self/status", change=process(capabilities=caps, user=user)))
     assert found["Bnd"] == ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID") and found["Inh"] == ("CAP_CHOWN",)
     # execve by another user than root leaves what is ambient (capabilities(7))
     assert found["Prm"] == found["Eff"] == found["Amb"] == ("CAP_CHOWN",)
@@ -160,8 +160,17 @@ def test_no_capabilities_at_all(lab: Lab) -> None:
 
 def test_an_ambient_capability_that_is_not_inheritable_is_left_out(lab: Lab) -> None:
     caps = {kind: ["CAP_KILL"] for kind in ("bounding", "permitted", "effective", "ambient")}
-    found = sets(lab.sh("cat /proc/self/status", config=ContainerConfig(user="1"), change=process(capabilities=caps)))
+    change = process(capabilities=caps, user={"uid": 1, "gid": 1})
+    found = sets(lab.sh("cat /proc/self/status", change=change))
     assert found["Amb"] == () == found["Eff"]
+
+
+def test_a_user_of_the_engine_has_no_rights_over_what_it_executes(lab: Lab) -> None:
+    """Docker gives capabilities to root only: those of another user would hold until the execve."""
+    (lab.lower / "bin/mine").write_bytes((lab.lower / "bin/busybox").read_bytes())
+    (lab.lower / "bin/mine").chmod(0o700)
+    failure = lab.refused("mine", config=ContainerConfig(user="web"))
+    assert failure["kind"] == "cannot_run" and "/bin/mine is not executable for the user 33" in failure["error"]
 
 
 def test_an_inheritable_capability_outside_the_bounding_set_is_the_kernels_refusal(lab: Lab) -> None:

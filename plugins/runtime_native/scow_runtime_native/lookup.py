@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from scow_runtime_native.failure import CANNOT_RUN, NOT_FOUND, StageError
-
-_STAGE = "exec"
+from scow_runtime_native import explain
+from scow_runtime_native.failure import NOT_FOUND, StageError
 
 
 def look_up(name: str, environment: dict[str, str]) -> None:
@@ -23,6 +22,6 @@ def look_up(name: str, environment: dict[str, str]) -> None:
         elif "/" in name and os.path.exists(path):
             denied = path
     if denied:
-        raise StageError(f'exec: "{denied}": permission denied', stage=_STAGE, kind=CANNOT_RUN, errno=errno.EACCES)
+        raise explain.denied(denied)
     text = f"stat {name}: no such file or directory" if "/" in name else "executable file not found in $PATH"
-    raise StageError(f'exec: "{name}": {text}', stage=_STAGE, kind=NOT_FOUND, errno=errno.ENOENT)
+    raise StageError(f'exec: "{name}": {text}', stage=explain.STAGE, kind=NOT_FOUND, errno=errno.ENOENT)

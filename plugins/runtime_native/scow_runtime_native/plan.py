@@ -129,6 +129,7 @@ def process_plan(
         "env": list(process.get("env") or ()),
         "cwd": cwd,
         "user": user.get("username") or f"{user.get('uid', 0)}:{user.get('gid', 0)}",
+        "named_user": bool(user.get("username")),
         "groups": [*user.get("groups", ()), *map(str, user.get("additionalGids", ()))],
         "umask": user.get("umask", 0o022),
         # the monitor takes the terminal's master out of a process that it must be allowed to trace, pidfd_getfd(2)

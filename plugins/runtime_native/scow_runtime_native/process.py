@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
 from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
-from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
+from scow_runtime_native.failure import CANNOT_RUN, NOT_FOUND, StageError, describe, stage
 
 _START_FD = 3
 _STATUS_FD = 4
@@ -135,9 +135,8 @@ def _change_directory(cwd: str, *, required: bool) -> bool:
 
 def _bad_cwd(cwd: str, number: int) -> StageError:
     text = os.strerror(number).lower()
-    return StageError(
-        f'cannot change to the working directory "{cwd}": {text}', stage="chdir", kind=CANNOT_RUN, errno=number
-    )
+    kind = NOT_FOUND if number == errno.ENOENT else CANNOT_RUN  # as Docker's exit codes have it
+    return StageError(f'cannot change to the working directory "{cwd}": {text}', stage="chdir", kind=kind, errno=number)
 
 
 def _give_stdio(uid: int) -> None:
@@ -174,6 +173,8 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
         os.setresuid(user.uid, user.uid, user.uid)
     with stage("capabilities"):
         caps = spec["capabilities"]
+        if user.uid and spec["named_user"]:  # by the engine, which as Docker gives them to root only
+            caps = {"effective": 0, "permitted": 0, "inheritable": 0, "ambient": ()}
         sys.capset(caps["effective"], caps["permitted"], caps["inheritable"])
         if user.uid:
             sys.prctl(sys.PR_SET_KEEPCAPS, 0)
