@@ -18,6 +18,9 @@ key                       environment                     default
 ``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
 ``nft_table``             ``SCOW_NFT_TABLE``              ``scow``
 ``cgroup_parent``         ``SCOW_CGROUP_PARENT``          ``scow``
+``userns``                ``SCOW_USERNS``                 ``host``: or ``auto``, ids of its own for each container
+``userns_size``           ``SCOW_USERNS_SIZE``            65536: how many
+``userns_user``           ``SCOW_USERNS_USER``            ``scow``: whose lines of /etc/subuid and /etc/subgid
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
@@ -93,6 +96,9 @@ class Config:
     subnet_pool: str = "172.29.0.0/16"
     nft_table: str = "scow"
     cgroup_parent: str = "scow"
+    userns: str = "host"
+    userns_size: int = 65536
+    userns_user: str = "scow"
     debug: bool = False
     trace_hooks: bool = False
     file: Path | None = None
@@ -279,6 +285,19 @@ def _cgroup(value: Any, key: str, origin: str) -> str:
     return name
 
 
+def _userns(value: Any, key: str, origin: str) -> str:
+    if value not in ("host", "auto"):
+        raise InvalidArgument(f"{key} (from {origin}): {value!r} is neither host nor auto")
+    return str(value)
+
+
+def _userns_size(value: Any, key: str, origin: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text) <= 1 << 31:
+        raise InvalidArgument(f"{key} (from {origin}): {value!r} is not a number of ids", hint="65536 suits any image")
+    return int(text)
+
+
 def _subnets(value: Any, key: str, origin: str) -> str:
     subnets = _strings(value, key, origin)
     try:
@@ -330,6 +349,9 @@ PARSERS: dict[str, Parser] = {
     "subnet_pool": _subnets,
     "nft_table": _identifier,
     "cgroup_parent": _cgroup,
+    "userns": _userns,
+    "userns_size": _userns_size,
+    "userns_user": _string,
     "debug": _flag,
     "trace_hooks": _flag,
 }

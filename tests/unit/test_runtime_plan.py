@@ -58,7 +58,7 @@ def test_namespaces_become_clone_flags_or_paths_to_join() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "has no user namespaces"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "needs linux.uidMappings"),
         ({"linux": {"namespaces": [{"type": "pid"}]}}, "needs a mount namespace"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "moon"}]}}, "unknown namespace type 'moon'"),
         ({"hooks": {"prestart": [{"path": "/x"}]}}, "runs no OCI hooks"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import spec
+from scow.engine import spec, userns
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
@@ -123,6 +123,8 @@ class Launch:
         with self._timeline.step("metadata", "core", "OCI runtime spec"):
             self._live.spec = built = await build_spec(self._containers, record, sources)
         root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
+        if record.ids is not None:  # on disk the owners stay those of the image
+            root = [replace(mount, options=(*mount.options, "idmap")) for mount in root]
         with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
             runtime = await drivers.driver(RUNTIME, record.runtime)
             plan: Plan = await drivers.call(
@@ -208,6 +210,8 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
         joined[kind] = other.state.pid
         if kind == "network":
             files = containers.directory(other.id)
+    if record.ids is not None and (pid := userns.joined_pid(containers, record.ids)):
+        joined["user"] = pid
     directory = containers.directory(record.id)
     built = spec.build(record, directory=directory, sources=sources, joined=joined, files=files)
     await containers.drivers.host.spec(record.id, built, record.host_config.annotations)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scow.engine import spec as specs
+from scow.engine.id_ranges import IdRange
 from scow.engine.model import Container, MountPoint
 from scow.errors import InvalidArgument, NotFound
 from scow.ports import Mount
@@ -113,6 +114,7 @@ def record(
     config: ContainerConfig | None = None,
     host: HostConfig | None = None,
     mounts: Sequence[MountPoint] = (),
+    ids: IdRange | None = None,
 ) -> Container:
     """A container's record as the engine would have it."""
     return Container(
@@ -130,6 +132,7 @@ def record(
         platform="linux",
         storage_driver="overlay",
         runtime="native",
+        ids=ids,
         mounts=tuple(mounts),
     )
 
@@ -150,6 +153,7 @@ class Lab:
         host: HostConfig | None = None,
         mounts: Sequence[MountPoint] = (),
         joined: dict[str, int] | None = None,
+        ids: IdRange | None = None,
     ) -> Running:
         """A container that is planned, with its cgroup, and not cloned yet."""
         id = uuid.uuid4().hex * 2
@@ -158,9 +162,11 @@ class Lab:
             (bundle / name).mkdir(parents=True)
         for name in ("hosts", "hostname", "resolv.conf"):
             (bundle / name).write_text(f"# {name}\n")
-        container = record(id, cmd, config, host, mounts)
+        container = record(id, cmd, config, host, mounts, ids)
         spec = specs.build(container, directory=bundle, joined=joined)
-        options = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        options: tuple[str, ...] = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        if ids is not None:
+            options += ("idmap",)
         plan = self.runtime.create(id, spec, [Mount("overlay", "overlay", "", options)], bundle)
         running = Running(self.runtime, id, spec, json.loads(json.dumps(plan)))
         self._made.append(running)

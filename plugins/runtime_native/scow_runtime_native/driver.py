@@ -62,7 +62,7 @@ class NativeRuntime:
             cgroup_version=self._hierarchies.version,
             cgroup_driver="cgroupfs",
             security_options=("name=seccomp,profile=builtin",) if seccomp else (),
-            features={"libseccomp": seccomp, "controllers": sorted(controllers)},
+            features={"libseccomp": seccomp, "controllers": sorted(controllers), "user_namespaces": True},
         )
 
     def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> dict[str, Any]:
@@ -79,11 +79,14 @@ class NativeRuntime:
 
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
-        profile = spec.get("linux", {}).get("seccomp")
+        linux: Mapping[str, Any] = spec.get("linux", {})
+        profile = linux.get("seccomp")
+        own_users = any(entry["type"] == "user" for entry in linux.get("namespaces", ()))
         return {
             "id": id,
             "cgroup": self._cgroups.join_record(self._path(id)),
-            "process": plan.process_plan(process, self._compiler.compile(profile), profile),
+            "userns": own_users,
+            "process": plan.process_plan(process, self._compiler.compile(profile), profile, own_users),
         }
 
     def processes(self, id: str) -> list[int]:

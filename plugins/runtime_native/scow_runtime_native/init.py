@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import process, rootfs, terminal
+from scow_runtime_native import process, rootfs, terminal, userns
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
     os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
+    handed = userns.arrive(plan) if plan["userns"] else None
     with stage("namespaces"):
         for path, kind in plan["join"]:
-            _join(path, kind)
+            userns.join(path, kind)
         if plan["cgroupns"]:
             sys.unshare(sys.CLONE_NEWCGROUP)
         if plan["hostname"]:
@@ -47,7 +48,7 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
-    root_fd, master = rootfs.enter(plan, tty)
+    root_fd, master = rootfs.enter(plan, tty, handed)
     process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
@@ -60,9 +61,13 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
         _new_keyring()  # not the engine's, which may be that of root's login
     process.prepare(spec)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
+    if master >= 0 and plan["userns"]:
+        userns.give((0,), userns.owner_of(init_pid))
     with stage("joining the container"):
-        sys.setns(pidfd, _NAMESPACES)
+        sys.setns(pidfd, _NAMESPACES | (sys.CLONE_NEWUSER if plan["userns"] else 0))
         os.close(pidfd)
+    if plan["userns"]:
+        userns.become_root()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process.run(spec, tty, root_fd=root_fd, master=master)
 
@@ -76,14 +81,6 @@ def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
         with open(f"/proc/{init_pid}/cgroup", encoding="utf-8") as lines:
             own = next(line.strip().split("::", 1)[1] for line in lines if line.startswith("0::"))
         _write(f"{cgroup['mount']}{own}/cgroup.procs", b"0")
-
-
-def _join(path: str, kind: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sys.setns(fd, kind)
-    finally:
-        os.close(fd)
 
 
 def bring_up_loopback() -> None:

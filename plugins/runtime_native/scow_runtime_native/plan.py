@@ -16,14 +16,15 @@ from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys
 from scow.linux.mount_options import Options, attributes, parse_options
+from scow.ports import Mount
+from scow_runtime_native import plan_userns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from scow.ports import Mount
-
 _CLONE = {
+    "user": sys.CLONE_NEWUSER,
     "pid": sys.CLONE_NEWPID,
     "network": sys.CLONE_NEWNET,
     "mount": sys.CLONE_NEWNS,
@@ -73,8 +74,6 @@ def container_plan(
     if any((spec.get("hooks") or {}).values()):
         raise InvalidArgument("the native runtime runs no OCI hooks", hint="use a runtime such as crun")
     namespaces = {entry["type"]: entry.get("path", "") for entry in linux.get("namespaces", ())}
-    if "user" in namespaces:
-        raise InvalidArgument("the native runtime has no user namespaces", hint="use a runtime such as crun")
     if "mount" not in namespaces or namespaces["mount"]:
         raise InvalidArgument("the native runtime needs a mount namespace of the container's own")
     for kind in namespaces:
@@ -82,11 +81,15 @@ def container_plan(
             raise InvalidArgument(f"unknown namespace type {kind!r}")
     new_network = "network" in namespaces and not namespaces["network"]
     private_cgroup = "cgroup" in namespaces and not namespaces["cgroup"]
-    plans = [mount_plan(mount, cgroup, private_cgroup) for mount in spec.get("mounts", ())]
+    own_users = "user" in namespaces
+    plans = [mount_plan(mount, cgroup, private_cgroup, own_users) for mount in spec.get("mounts", ())]
+    if not any(not mount.target for mount in root):
+        root = [Mount("bind", str(bundle / "rootfs"), "", ("rbind",)), *root]
     return {
         "id": id,
         "clone": sum(_CLONE[kind] for kind, path in namespaces.items() if kind in _CLONE and not path),
-        "join": [[path, _JOIN[kind]] for kind, path in namespaces.items() if path and kind != "pid"],
+        "userns": plan_userns.namespace_plan(linux, namespaces, _JOIN, root),
+        "join": [[path, _JOIN[kind]] for kind, path in namespaces.items() if path and kind != "pid" and not own_users],
         "join_pid": namespaces.get("pid") or None,
         "cgroup": cgroup,
         "cgroupns": private_cgroup,
@@ -95,7 +98,7 @@ def container_plan(
         "loopback": new_network,
         "sysctls": [["/proc/sys/" + name.replace(".", "/"), value] for name, value in linux.get("sysctl", {}).items()],
         "rootfs": str(bundle / "rootfs"),
-        "root": [[mount.type, mount.source, mount.target, list(mount.options)] for mount in root],
+        "root": [[m.type, m.source, m.target, plan_userns.without_mapping_words(m.options)] for m in root],
         "root_propagation": _root_propagation(linux.get("rootfsPropagation", "")),
         "mounts": plans,
         "setup_dev": not any(plan["destination"].rstrip("/") == "/dev" and plan["kind"] == "bind" for plan in plans),
@@ -105,15 +108,20 @@ def container_plan(
         "late_readonly": [plan["destination"] for plan in plans if plan.get("late_readonly")],
         "readonly": bool(spec.get("root", {}).get("readonly")),
         "init": bool(spec.get("annotations", {}).get("scow.init")),
-        "process": process_plan(spec["process"], seccomp, linux.get("seccomp")),
+        "process": process_plan(spec["process"], seccomp, linux.get("seccomp"), own_users),
     }
 
 
 def process_plan(
-    process: Mapping[str, Any], seccomp: bytes, seccomp_spec: Mapping[str, Any] | None = None
+    process: Mapping[str, Any],
+    seccomp: bytes,
+    seccomp_spec: Mapping[str, Any] | None = None,
+    user_namespace: bool = False,
 ) -> dict[str, Any]:
     """The plan of one process. ``user.username`` (``name[:group]``) and ``user.groups`` (names or numbers) are looked
-    up in the container; without them ``uid``, ``gid`` and ``additionalGids`` hold."""
+    up in the container; without them ``uid``, ``gid`` and ``additionalGids`` hold. In a *user_namespace* there are all
+    rights to be had, over what it owns, also those that the engine lacks."""
+    rights = (2 << _last_capability()) - 1 if user_namespace else _own_rights()
     args = list(process.get("args") or ())
     if not args or not args[0]:
         raise InvalidArgument("no command specified")
@@ -136,12 +144,12 @@ def process_plan(
         "oom_score_adj": oom,
         "oom_score_asked": bool(oom),
         "capabilities": {
-            "effective": _mask(caps.get("effective")),
-            "permitted": _mask(caps.get("permitted")),
-            "inheritable": _mask(caps.get("inheritable")),
+            "effective": _mask(caps.get("effective"), rights),
+            "permitted": _mask(caps.get("permitted"), rights),
+            "inheritable": _mask(caps.get("inheritable"), rights),
             "ambient": [capabilities.NUMBERS[name] for name in caps.get("ambient") or ()],
         },
-        "bounding_drop": _dropped(_mask(caps.get("bounding"))),
+        "bounding_drop": _dropped(_mask(caps.get("bounding"), rights), rights),
         "no_new_privs": bool(process.get("noNewPrivileges")),
         "seccomp": base64.b64encode(seccomp).decode(),
         "seccomp_flags": _seccomp_flags(seccomp_spec),
@@ -149,12 +157,12 @@ def process_plan(
     }
 
 
-def _mask(names: Sequence[str] | None) -> int:
+def _mask(names: Sequence[str] | None, rights: int) -> int:
     try:
         wanted = capabilities.mask(names or ())
     except KeyError as error:
         raise InvalidArgument(f"unknown capability {error.args[0]!r}") from error
-    missing = capabilities.names(wanted & ~_own_rights())
+    missing = capabilities.names(wanted & ~rights)
     if missing:
         raise InvalidArgument(
             f"cannot give {', '.join(missing)} to a container: the engine itself lacks it",
@@ -173,9 +181,9 @@ def _last_capability() -> int:
     return capabilities.last()
 
 
-def _dropped(bounding: int) -> list[int]:
-    """What is to be dropped from the bounding set; what the engine itself lacks is not there anyhow."""
-    gone = _own_rights() & ~bounding
+def _dropped(bounding: int, rights: int) -> list[int]:
+    """What is to be dropped from the bounding set, which is *rights* before."""
+    gone = rights & ~bounding
     return [number for number in range(_last_capability() + 1) if gone >> number & 1]
 
 
@@ -204,15 +212,21 @@ def _seccomp_flags(spec: Mapping[str, Any] | None) -> int:
     return sum(_SECCOMP_FLAGS[flag] for flag in set(flags))
 
 
-def mount_plan(mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgroup: bool) -> dict[str, Any]:
+def mount_plan(
+    mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgroup: bool, user_namespace: bool = False
+) -> dict[str, Any]:
     """One OCI mount with its options parsed; *kind* says how the child makes it."""
     destination, fstype = str(mount["destination"]), str(mount.get("type") or "")
     if not destination.startswith("/"):
         raise InvalidArgument(f"mount destination {destination!r} is not absolute")
     _check_destination(os.path.normpath(destination), fstype)
-    options = parse_options(mount.get("options") or ())
+    words = list(mount.get("options") or ())
+    options = parse_options(plan_userns.without_mapping_words(words))
+    mapping = plan_userns.mount_mapping(mount, words, user_namespace)
     if fstype == "bind" or options.flags & sys.MS_BIND:
-        return _bind_plan(destination, str(mount.get("source") or ""), options)
+        return _bind_plan(destination, str(mount.get("source") or ""), options, mapping)
+    if mapping:
+        raise InvalidArgument(f"mount {destination}: only bind mounts can be idmapped")
     kind = fstype if fstype in ("proc", "sysfs", "tmpfs", "cgroup") else "filesystem"
     plan: dict[str, Any] = {
         "kind": kind,
@@ -240,7 +254,9 @@ def _check_destination(path: str, fstype: str) -> None:
         raise InvalidArgument(f"{path!r} cannot be mounted because it is inside /proc")
 
 
-def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any]:
+def _bind_plan(
+    destination: str, source: str, options: Options, mapping: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """*live* is the propagation of a mount that goes on exchanging mounts with the host, 0 for a private one."""
     if not source.startswith("/"):
         raise InvalidArgument(f"bind mount {destination}: the source {source!r} is not absolute")
@@ -258,6 +274,7 @@ def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any
         "set": wanted & ~options.recursive,
         "clear": attributes(options.cleared) & ~wanted,
         "set_recursive": options.recursive,
+        "idmap": mapping,
         "live": live & ~sys.MS_REC,
         "live_recursive": bool(live & sys.MS_REC),
     }
