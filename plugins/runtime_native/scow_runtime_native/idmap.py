@@ -35,7 +35,7 @@ def outside(ids: Map, number: int) -> int | None:
 
 def read(pid: int, kind: str) -> Map:
     """The mapping (*kind*: ``uid`` or ``gid``) of the process *pid*, as the caller's user namespace sees it."""
-    with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
+    with open(f"/proc/{pid}/{kind}_map", encoding="utf-8") as file:
         return [[int(word) for word in line.split()] for line in file]
 
 
@@ -101,7 +101,7 @@ def filesystem(path: str) -> str:
     except OSError:
         return "unknown"
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
             number = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
     finally:
         os.close(fd)
