@@ -10,6 +10,7 @@ import pytest
 
 from scow.engine.id_ranges import IdRange
 from scow.engine.model import MountPoint
+from scow.ports import Mount
 from scow.testing.runtime import BUSYBOX, Lab
 from scow.types import ContainerConfig, DeviceMapping, HostConfig, Ulimit
 
@@ -197,3 +198,30 @@ def test_masked_and_read_only_paths_hold(lab: Lab) -> None:
     script = "cat /proc/timer_list | wc -c; ls -A /sys/firmware | wc -l; grep -c ' /proc/sys ro,' /proc/self/mountinfo"
     output = lab.sh(script, ids=IDS)
     assert output.split() == ["0", "0", "1"]
+
+
+def test_a_network_of_others_can_be_joined_without_rights_over_it(lab: Lab) -> None:
+    first = lab.up()
+    host = HostConfig(network_mode=f"container:{first.id}", cap_add=["NET_ADMIN"])
+    script = (
+        "ip link set lo down 2>/dev/null || echo refused; test -d /sys/class; grep -c ' /sys ro,' /proc/self/mountinfo"
+    )
+    assert lab.sh(script, host=host, joined={"network": first.pid}, ids=IDS).split() == ["refused", "1"]
+
+
+def test_a_mount_may_have_a_mapping_of_its_own_in_any_container(lab: Lab) -> None:
+    (lab.directory / "data").mkdir()
+    (lab.directory / "data/file").touch()
+    for ids, seen in ((None, "7"), (IDS, "8")):
+        running = lab.make("sleep", "60", ids=ids)
+        first = 7 if ids is None else 300008
+        lines = [{"containerID": 0, "hostID": first, "size": 10}]
+        mount = {"destination": "/data", "type": "bind", "source": f"{lab.directory}/data", "options": ["rbind"]}
+        running.spec["mounts"].append({**mount, "uidMappings": lines, "gidMappings": lines})
+        lab.runtime.delete(running.id)
+        bundle = lab.directory / running.id[:12]
+        options = (f"lowerdir={lab.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        recipe = Mount("overlay", "overlay", "", (*options, "idmap") if ids else options)
+        running.plan = lab.runtime.create(running.id, running.spec, [recipe], bundle)
+        assert running.create() == {"ready": True} and running.start() is None
+        assert running.exec("stat", "-c", "%u", "/data/file")["output"] == f"{seen}\n"

@@ -1,8 +1,8 @@
 """Which uids and gids each container with a user namespace of its own has (``--userns auto``).
 
 A container keeps its range for life: it is in its record, no other container has an id of it, stopped ones included,
-and removal frees it. Ranges come from the host's /etc/subuid and /etc/subgid (subuid(5)): the lines of the user that the
-config key ``userns_user`` names. Where there are none, from `BUILT_IN`, which no distribution gives to anybody.
+and removal frees it. Ranges come from the host's /etc/subuid and /etc/subgid (subuid(5)): the lines of the user that
+the config key ``userns_user`` names. Where there are none, from `BUILT_IN`, which no distribution gives to anybody.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scow.engine.spec import joins
-from scow.errors import InvalidArgument, NotFound, Unsupported
+from scow.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from scow.ports import RUNTIME
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _check_mounts(points: Sequence[MountPoint]) -> None:
 
 
 def joined_pid(containers: Containers, ids: IdRange) -> int | None:
-    """The process whose user namespace a container with *ids* joins; None for one of its own. Raises `InvalidArgument`
-    where that is not running, or has other ids by now."""
+    """The process whose user namespace a container with *ids* joins; None for one of its own. Raises `Conflict` where
+    that is not running, or has other ids by now."""
     if not ids.shared_with:
         return None
     try:
@@ -113,7 +113,5 @@ def joined_pid(containers: Containers, ids: IdRange) -> int | None:
     except NotFound:
         other = None
     if other is None or not other.state.running or other.ids is None or other.ids.uid != ids.uid:
-        raise InvalidArgument(
-            f"cannot join the user namespace of container {ids.shared_with[:12]}: it is not running",
-        )
+        raise Conflict(f"cannot join the user namespace of container {ids.shared_with[:12]}: it is not running")
     return other.state.pid

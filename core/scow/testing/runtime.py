@@ -338,6 +338,19 @@ class RuntimeContract:
         assert [sample["memory_stats"].get("limit") for sample in (first, second)] == [64 << 20, 32 << 20]
         assert [sample["pids_stats"].get("limit") for sample in (first, second)] == [20, 10]
 
+    def test_user_namespaces_are_the_containers_own_and_owners_on_disk_stay(self, lab: Lab, tmp_path: Path) -> None:
+        if not lab.runtime.info().features.get("user_namespaces"):
+            pytest.skip("the runtime does not declare user_namespaces")
+        (tmp_path / "shared").mkdir()
+        point = MountPoint(type="bind", destination="/shared", source=f"{tmp_path}/shared", mode="idmap")
+        running = lab.up(ids=IdRange(uid=300000, gid=400000, size=65536), mounts=[point])
+        maps = [Path(f"/proc/{running.pid}/{kind}_map").read_text().split() for kind in ("uid", "gid")]
+        assert maps == [["0", "300000", "65536"], ["0", "400000", "65536"]]
+        script = "id -u; stat -c '%u %g' /bin/busybox; touch /shared/made; chown 33:34 /shared/made"
+        assert running.exec("sh", "-ec", script)["output"].split() == ["0", "0", "0"]
+        made = (tmp_path / "shared/made").stat()
+        assert (made.st_uid, made.st_gid) == (33, 34)
+
     def test_a_kill_for_want_of_memory_is_known(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:
             pytest.skip("this host cannot limit memory and processes")

@@ -66,12 +66,23 @@ def namespace(uids: Map, gids: Map) -> int:
         os.read(held, 1)
         os._exit(0)
     try:
-        write(pid, uids, gids)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        shown = _shown(pid)
+        write(shown, uids, gids)
+        return os.open(f"/proc/{shown}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(held)
         os.close(hold)
         os.waitpid(pid, 0)
+
+
+def _shown(pid: int) -> int:
+    """What /proc calls the caller's child *pid*: it is the host's, also for an init in a PID namespace of its own."""
+    fd = os.pidfd_open(pid)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+    finally:
+        os.close(fd)
 
 
 def apply(tree: int, user: int, shown: str, during: str, *, recursive: bool = False, private: bool = False) -> None:

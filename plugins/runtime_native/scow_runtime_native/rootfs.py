@@ -123,7 +123,21 @@ def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> N
     try:
         sys.mount(entry["source"], target, entry["type"], entry["flags"], entry["data"])
     except OSError as error:
+        if error.errno == errno.EPERM and entry["kind"] == "sysfs":  # the network namespace is not our user namespace's
+            _bind_sysfs(target)
+            return
         raise SyscallError(error.errno or 0, "mount", f"{entry['type']} at {destination}") from error
+
+
+def _bind_sysfs(target: str) -> None:
+    """The host's /sys, read-only, is at *target*: for a container with a user namespace in a network of others."""
+    tree = sys.open_tree(sys.AT_FDCWD, "/sys", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_RECURSIVE)
+    try:
+        hardened = sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV | sys.MOUNT_ATTR_NOEXEC
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, hardened)
+        sys.move_mount(tree, "", sys.AT_FDCWD, target, sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS)
+    finally:
+        os.close(tree)
 
 
 def _ordinary_directory(root_fd: int, destination: str, fstype: str) -> int:
