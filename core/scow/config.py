@@ -287,15 +287,14 @@ def _cgroup(value: Any, key: str, origin: str) -> str:
 
 def _userns(value: Any, key: str, origin: str) -> str:
     if value not in ("host", "auto"):
-        raise InvalidArgument(f"{key} (from {origin}): {value!r} is neither host nor auto")
+        raise _wrong(key, origin, "host or auto", value)
     return str(value)
 
 
-def _userns_size(value: Any, key: str, origin: str) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text) <= 1 << 31:
-        raise InvalidArgument(f"{key} (from {origin}): {value!r} is not a number of ids", hint="65536 suits any image")
-    return int(text)
+def _ids(value: Any, key: str, origin: str) -> int:
+    if not str(value).isdecimal() or not 1 <= int(value) <= 1 << 31:
+        raise _wrong(key, origin, "a number of ids", value)
+    return int(value)
 
 
 def _subnets(value: Any, key: str, origin: str) -> str:
@@ -350,7 +349,7 @@ PARSERS: dict[str, Parser] = {
     "nft_table": _identifier,
     "cgroup_parent": _cgroup,
     "userns": _userns,
-    "userns_size": _userns_size,
+    "userns_size": _ids,
     "userns_user": _string,
     "debug": _flag,
     "trace_hooks": _flag,
