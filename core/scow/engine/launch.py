@@ -24,7 +24,7 @@ from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
 from scow.engine.networks import shown_driver
 from scow.engine.publish import bindings
-from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, Unavailable
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from scow.ports.runtime import Plan
 
 log = logging.getLogger(__name__)
+_LAST_WORDS_S = 10
 
 
 class Started(NamedTuple):
@@ -71,7 +72,11 @@ class Launch:
             with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
                 init = await self._create(monitor, plan)
             begun = time.perf_counter()
-            endpoints = await self._join_networks(init.pid, undo)
+            try:
+                endpoints = await self._join_networks(init.pid, undo)
+            except Unavailable:  # its namespace went with an init that failed: what that says is the cause
+                await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
+                raise
             self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
             with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):
                 await monitor.ready()
