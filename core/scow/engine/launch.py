@@ -8,6 +8,7 @@ Whatever was made is undone, last first, when a step fails.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -75,7 +76,8 @@ class Launch:
             try:
                 endpoints = await self._join_networks(init.pid, undo)
             except Unavailable:  # its namespace went with an init that failed: what that says is the cause
-                await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
                 raise
             self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
             with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
 _signals: Iterable[int] = range(1, 65)
+_helpers: list[int] = []  # see `_serve`; not reaped yet
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -58,6 +59,8 @@ def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int],
 
 def kept(plan: dict[str, Any]) -> dict[str, Any]:
     """What `oom_killed` needs of *plan*: the rest, most of it the seccomp filter, need not stay in memory."""
+    while _helpers:  # they ended before the init was ready
+        os.waitpid(_helpers.pop(), 0)
     return {"cgroup": plan["cgroup"]}
 
 
@@ -124,15 +127,24 @@ def _serve(
     channel: tuple[socket.socket, socket.socket],
     status: int,
 ) -> None:
-    """What the monitor does for an init with a user namespace; why that failed is told in the init's name."""
+    """A process of its own serves an init with a user namespace, and ends; it tells in the init's name what it cannot
+    do. Not the monitor: that would go into a foreign mount namespace, and keep the memory that it takes."""
     ours, theirs = channel
-    theirs.close()
+    helper = -1
     try:
-        userns.serve(plan, pid, stdio, ours)
+        helper = sys.clone(0)
+        if helper == 0:
+            theirs.close()
+            userns.serve(plan, pid, stdio, ours)
     except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
         os.write(status, _report(error))
     finally:
+        if helper == 0:
+            os._exit(0)
         ours.close()
+        theirs.close()
+    if helper > 0:
+        _helpers.append(helper)
 
 
 def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:

@@ -1,10 +1,10 @@
-"""Containers with a user namespace: what their init may not do itself, and the monitor does for it.
+"""Containers with a user namespace: what their init may not do itself, and a helper with the host's rights does for it.
 
 The init is cloned into its user namespace together with those that this one owns: it has rights over the container's
-mounts, network and host name, and none over the host's. The monitor then goes into the new mount namespace for a moment
-and makes what only the host's rights allow: the root on idmapped layers, copies of what is bound, a /dev with device
-nodes. It hands these mounts over by descriptor. The init attaches them and mounts the rest with its own rights, so that
-whatever an image holds is looked up with the rights of the container alone.
+mounts, network and host name, and none over the host's. A fork of the monitor, which has these, goes into the new mount
+namespace and makes what only they allow: the root on idmapped layers, copies of what is bound, a /dev with device
+nodes. It hands these mounts over by descriptor and ends. The init attaches them and mounts the rest with its own
+rights, so that whatever an image holds is looked up with the rights of the container alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NEW_PLACE = sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS
 
 
 class Handed(NamedTuple):
-    """What the monitor made: a descriptor (O_PATH) of the root, and detached mounts by their place in the plan."""
+    """What the helper made: a descriptor (O_PATH) of the root, and detached mounts by their place in the plan."""
 
     root: int
     trees: dict[int, int]
@@ -52,11 +52,11 @@ class Owner(NamedTuple):
     gid: int
 
 
-# ---------------------------------------------------------------- the monitor's side
+# ---------------------------------------------------------------- the side with the host's rights
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
-    """The monitor's end, and the init's."""
+    """The helper's end, and the init's."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
@@ -114,8 +114,8 @@ def join(path: str, kind: int) -> None:
 
 
 def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket) -> None:
-    """The init *pid*, which waits in `arrive`, has its mappings and its mounts. Blocking; the caller is in its own
-    mount namespace again afterwards, its working directory is ``/``."""
+    """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
+    namespace for a moment; its working directory is ``/`` afterwards."""
     ids = plan["userns"]
     with stage("user namespace"):
         if ids["uids"]:
@@ -260,8 +260,8 @@ def _send(end: socket.socket, handed: Handed) -> None:
 
 
 def arrive(plan: dict[str, Any]) -> Handed:
-    """The caller is root of its user namespace, with the mounts that the monitor made. Ends the process where there are
-    none; the monitor has said why."""
+    """The caller is root of its user namespace, with the mounts that the helper made. Ends the process where there are
+    none; the helper has said why."""
     fds: dict[int, int] = {}
     with socket.socket(fileno=CHANNEL_FD) as end:
         words: list[bytes] = []
