@@ -28,6 +28,7 @@ from scow.cli.main import root
 from scow.engine import system
 from scow.host import EVENT_HOOKS
 from scow.ports import KINDS, DriverContext, DriverKind, Mount
+from scow_runtime_native.command.grammar import COMMANDS, GLOBAL
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
@@ -358,6 +359,17 @@ def _routes(routes: Iterable[Route]) -> str:
     return table(("method", "path", "note"), rows)
 
 
+def runtime_page() -> str:
+    return page(
+        "scow-runtime",
+        "The native runtime as a command: [how to use it with podman, docker and containerd]"
+        "(../how-to/use-scow-runtime-with-podman.md). Exit codes: that of the process for `run` and `exec`, 1 after an "
+        "error, 255 where an exec failed.",
+        fenced(GLOBAL.text(), "text"),
+        *(f"## {name}\n\n{fenced(grammar.text(), 'text')}" for name, grammar in COMMANDS.items()),
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "config.md": config_page,
     "cli.md": cli_page,
@@ -365,6 +377,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "drivers.md": drivers_page,
     "errors.md": errors_page,
     "api.md": api_page,
+    "scow-runtime.md": runtime_page,
 }
 
 

@@ -100,6 +100,11 @@ def parse_options(options: Iterable[str]) -> Options:
     return Options(flags, cleared, tuple(propagation), recursive, tuple(data))
 
 
+def known() -> frozenset[str]:
+    """Every word that is not a filesystem's own."""
+    return frozenset((*_SET, *_CLEAR, *_PROPAGATION, *_RECURSIVE))
+
+
 def attributes(flags: int) -> int:
     """The ``MOUNT_ATTR_*`` of the ``MS_*`` in *flags*."""
     found = 0

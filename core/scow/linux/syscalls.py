@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import struct
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ _blocking = ctypes.CDLL(None, use_errno=True)  # releases the GIL: for calls tha
 _malloc_trim = getattr(_libc, "malloc_trim", None)  # glibc
 
 _OPENAT2_ATTEMPTS = 128
-_X86 = platform.machine() == "x86_64"
+_X86 = os.uname().machine == "x86_64"
 SYS_CLONE = 56 if _X86 else 220
 SYS_PIVOT_ROOT = 155 if _X86 else 41
 SYS_RT_SIGPROCMASK = 14 if _X86 else 135

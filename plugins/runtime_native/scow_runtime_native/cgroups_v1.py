@@ -70,17 +70,23 @@ class CgroupsV1:
             parent = os.path.dirname(directory)
             self._make(parent, mount)
             if mount == self._mounts.get("cpuset"):
-                self._inherit_cpuset(parent)
+                self._fill_cpuset(parent)
+                write(f"{parent}/cgroup.clone_children", "1")
             os.mkdir(directory, 0o755)
         except FileExistsError:
             return
+        if mount == self._mounts.get("cpuset"):
+            self._fill_cpuset(directory)
 
-    def _inherit_cpuset(self, directory: str) -> None:
-        """Groups below *directory* start with its CPUs and memory nodes; without them no process could join."""
+    def _fill_cpuset(self, directory: str) -> None:
+        """*directory* has CPUs and memory nodes, those of the groups above it where others made these and left them
+        empty (podman's conmon does); without them no process could join."""
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(f"{directory}/{name}").strip():
-                write(f"{directory}/{name}", read(f"{os.path.dirname(directory)}/{name}").strip())
-        write(f"{directory}/cgroup.clone_children", "1")
+                parent = os.path.dirname(directory)
+                if not read(f"{parent}/{name}").strip():
+                    self._fill_cpuset(parent)
+                write(f"{directory}/{name}", read(f"{parent}/{name}").strip())
 
     def _directory(self, controller: str, path: str) -> str:
         return f"{self._mounts[controller]}/{path}"

@@ -41,9 +41,12 @@ class Spawned(NamedTuple):
     status_fd: int
 
 
-def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
-    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"])
+def create(
+    plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, ends: tuple[int, int, int, int] | None = None
+) -> Spawned:
+    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on. *ends*
+    are used, and closed, instead of two new pipes: read and write end of the start pipe, then of the status pipe."""
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"], ends=ends)
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -96,19 +99,20 @@ def _spawn(
     clone_flags: int,
     pid_namespace: str | None,
     pidfd: int = -1,
+    ends: tuple[int, int, int, int] | None = None,
 ) -> Spawned:
     """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
-    ends: list[int] = []
+    made: list[int] = list(ends or ())
     channel = userns.channel() if main is init.run and plan.get("userns") else None
     try:
-        ends += os.pipe()
-        ends += os.pipe()
+        while len(made) < 4:
+            made += os.pipe()
         pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
     except BaseException:
-        for end in ends:
+        for end in made:
             os.close(end)
         raise
-    start_read, start_write, status_read, status_write = ends
+    start_read, start_write, status_read, status_write = made
     if pid == 0:
         extra = channel[1].fileno() if channel else pidfd
         fds = (*stdio, start_read, status_write)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
-from scow.ports.runtime import RuntimeInfo
 from scow_runtime_native import cgroups, device_program, plan
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scow.ports import DriverContext, Mount
+    from scow.ports.runtime import RuntimeInfo
 
 _NEEDED = (5, 12)  # mount_setattr; openat2, clone3 and close_range are older
 
@@ -40,7 +39,7 @@ class NativeRuntime:
 
     def check(self) -> None:
         """See the protocol."""
-        release = platform.release()
+        release = os.uname().release
         version = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
         if version < _NEEDED:
             raise DriverUnusable(f"the native runtime needs Linux 5.12 or newer, this is {release}")
@@ -54,6 +53,8 @@ class NativeRuntime:
     def info(self) -> RuntimeInfo:
         """See the protocol."""
         from importlib.metadata import version
+
+        from scow.ports.runtime import RuntimeInfo
 
         seccomp = library_version()
         controllers = self._hierarchies.v2_controllers if self._hierarchies.unified else self._hierarchies.v1

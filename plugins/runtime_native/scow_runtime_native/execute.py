@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import stat
 import struct
 from typing import NoReturn
@@ -20,7 +19,7 @@ _MACHINES = {
     2: "sparc", 3: "386", 8: "mips", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64",
     243: "riscv64", 258: "loong64",
 }  # fmt: skip
-_OURS = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+_OURS = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 _PT_INTERP = 3
 _READ_LIMIT = 4096
 

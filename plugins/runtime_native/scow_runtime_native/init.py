@@ -6,10 +6,10 @@ and ``scow.linux`` only; nothing is imported here after the fork.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import os
-import socket
 import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -43,7 +43,8 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
             sys.setdomainname(plan["domainname"])
         if plan["loopback"]:
             bring_up_loopback()
-        _new_keyring()
+        if plan.get("new_keyring", True):
+            _new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
@@ -85,10 +86,13 @@ def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
 
 def bring_up_loopback() -> None:
     """``lo`` of the caller's network namespace is up, without netlink (netdevice(7))."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)  # `socket` costs memory and time, for names alone
+    try:
         request = struct.pack("16sh22x", b"lo", 0)
-        (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+    finally:
+        control.close()
 
 
 def _new_keyring() -> None:

@@ -83,8 +83,11 @@ def container_plan(
     private_cgroup = "cgroup" in namespaces and not namespaces["cgroup"]
     own_users = "user" in namespaces
     plans = [mount_plan(mount, cgroup, private_cgroup, own_users) for mount in spec.get("mounts", ())]
+    rootfs = str((spec.get("root") or {}).get("path", "rootfs"))
+    if not rootfs.startswith("/"):
+        rootfs = str(bundle / rootfs)
     if not any(not mount.target for mount in root):
-        root = [Mount("bind", str(bundle / "rootfs"), "", ("rbind",)), *root]
+        root = [Mount("bind", rootfs, "", ("rbind",)), *root]
     return {
         "id": id,
         "clone": sum(_CLONE[kind] for kind, path in namespaces.items() if kind in _CLONE and not path),
@@ -97,7 +100,7 @@ def container_plan(
         "domainname": spec.get("domainname", "") if "uts" in namespaces and not namespaces["uts"] else "",
         "loopback": new_network,
         "sysctls": [["/proc/sys/" + name.replace(".", "/"), value] for name, value in linux.get("sysctl", {}).items()],
-        "rootfs": str(bundle / "rootfs"),
+        "rootfs": rootfs,
         "root": [[m.type, m.source, m.target, plan_userns.without_mapping_words(m.options)] for m in root],
         "root_propagation": _root_propagation(linux.get("rootfsPropagation", "")),
         "mounts": plans,
@@ -147,7 +150,7 @@ def process_plan(
             "effective": _mask(caps.get("effective"), rights),
             "permitted": _mask(caps.get("permitted"), rights),
             "inheritable": _mask(caps.get("inheritable"), rights),
-            "ambient": [capabilities.NUMBERS[name] for name in caps.get("ambient") or ()],
+            "ambient": _ambient(caps, rights),
         },
         "bounding_drop": _dropped(_mask(caps.get("bounding"), rights), rights),
         "no_new_privs": bool(process.get("noNewPrivileges")),
@@ -169,6 +172,13 @@ def _mask(names: Sequence[str] | None, rights: int) -> int:
             hint="start scowd with that capability, or do not add it",
         )
     return wanted
+
+
+def _ambient(caps: Mapping[str, Any], rights: int) -> list[int]:
+    """The kernel raises what is permitted and inheritable; what is not is left out, as runc and crun do."""
+    wanted = _mask(caps.get("ambient"), rights)
+    wanted &= _mask(caps.get("permitted"), rights) & _mask(caps.get("inheritable"), rights)
+    return [capabilities.NUMBERS[name] for name in capabilities.names(wanted)]
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import termios
 from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import execute, reaper, users
+from scow_runtime_native import execute, lookup, reaper, users
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 _START_FD = 3
@@ -91,6 +91,8 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     if not reached:
         _change_directory(spec["cwd"], required=True)
     os.umask(spec["umask"])
+    if spec.get("look_up"):
+        lookup.look_up(spec["args"][0], environment)
     os.write(_STATUS_FD, _READY if master < 0 else b'{"ready": true, "console_fd": %d}\n' % master)
     if not os.read(_START_FD, 1):
         os._exit(0)

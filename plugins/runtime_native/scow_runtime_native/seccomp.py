@@ -6,12 +6,9 @@ and the version of libseccomp; a program is data that the child hands to seccomp
 
 from __future__ import annotations
 
-import ctypes.util
-import hashlib
+import ctypes
 import json
 import os
-import platform
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, Unsupported
@@ -56,10 +53,14 @@ class Compiler:
         return program
 
     def _key(self, profile: Mapping[str, Any]) -> str:
-        text = json.dumps([_FORMAT, platform.machine(), library_version(), profile], sort_keys=True)
+        import hashlib  # here, as tempfile below: what asks for no filter need not load it
+
+        text = json.dumps([_FORMAT, os.uname().machine, library_version(), profile], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _store(self, path: Path, program: bytes) -> None:
+        import tempfile
+
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._directory, delete=False) as file:
             file.write(program)
@@ -91,6 +92,8 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
             "seccomp profiles need libseccomp",
             hint="install libseccomp2, or run with --security-opt seccomp=unconfined",
         )
+    import tempfile
+
     import pyseccomp  # here: importing it fails where the library is missing
 
     actions = {
