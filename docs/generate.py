@@ -57,6 +57,7 @@ KEYS = {
     "userns": "`host` or `auto`: whether a container that does not say has a user namespace with ids of its own.",
     "userns_size": "Number of uids and gids of each container with a user namespace.",
     "userns_user": "Whose lines of `/etc/subuid` and `/etc/subgid` give them. Without lines: 1879048192 and above.",
+    "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README.",

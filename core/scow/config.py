@@ -21,6 +21,7 @@ key                       environment                     default
 ``userns``                ``SCOW_USERNS``                 ``host``: or ``auto``, ids of its own for each container
 ``userns_size``           ``SCOW_USERNS_SIZE``            65536: how many
 ``userns_user``           ``SCOW_USERNS_USER``            ``scow``: whose lines of /etc/subuid and /etc/subgid
+``cdi_spec_dirs``         ``SCOW_CDI_SPEC_DIRS``          ``/etc/cdi,/var/run/cdi``: a later one goes first
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
@@ -99,6 +100,7 @@ class Config:
     userns: str = "host"
     userns_size: int = 65536
     userns_user: str = "scow"
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     debug: bool = False
     trace_hooks: bool = False
     file: Path | None = None
@@ -297,6 +299,10 @@ def _ids(value: Any, key: str, origin: str) -> int:
     return int(value)
 
 
+def _directories(value: Any, key: str, origin: str) -> tuple[str, ...]:
+    return tuple(str(_path(item, key, origin)) for item in _strings(value, key, origin))
+
+
 def _subnets(value: Any, key: str, origin: str) -> str:
     subnets = _strings(value, key, origin)
     try:
@@ -351,6 +357,7 @@ PARSERS: dict[str, Parser] = {
     "userns": _userns,
     "userns_size": _ids,
     "userns_user": _string,
+    "cdi_spec_dirs": _directories,
     "debug": _flag,
     "trace_hooks": _flag,
 }

@@ -33,7 +33,9 @@ def spec(**host: Any) -> dict[str, Any]:
 
 def plan(made: dict[str, Any]) -> dict[str, Any]:
     root = [Mount("overlay", "overlay", "", ("lowerdir=/l",))]
-    return container_plan("c1", made, root, Path("/bundle"), CGROUP.join_record("scow/e/c1"), b"\x06\0\0\0\0\0\xff\x7f")
+    return container_plan(
+        "c1", made, root, Path("/bundle"), CGROUP.join_record("scow/e/c1", {}), b"\x06\0\0\0\0\0\xff\x7f"
+    )
 
 
 def test_a_plan_is_json() -> None:
@@ -106,7 +108,7 @@ def test_the_files_of_lxcfs_may_lie_over_proc() -> None:
 
 def test_the_cgroup_mount_shows_the_containers_own_folder_in_each_hierarchy() -> None:
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}
-    entry = mount_plan(mount, CGROUP.join_record("scow/e/c1"), True)
+    entry = mount_plan(mount, CGROUP.join_record("scow/e/c1", {}), True)
     assert entry["hierarchies"] == [
         ["memory", "/cg/memory/scow/e/c1"], ["cpu,cpuacct", "/cg/cpu,cpuacct/scow/e/c1"],
     ]  # fmt: skip

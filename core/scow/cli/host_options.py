@@ -73,7 +73,21 @@ def resources(flags: Flags) -> dict[str, Any]:
         "MemorySwap": sizes.size_or_unlimited(flags["memory_swap"]) if flags["memory_swap"] else None,
         "PidsLimit": flags["pids_limit"],
         "BlkioWeight": flags["blkio_weight"],
+        **disk_limits(flags),
     }
+
+
+def disk_limits(flags: Flags) -> dict[str, Any]:
+    """``--device-read-bps`` and its like, by the API's names; absent where they are not given."""
+    result: dict[str, Any] = {"BlkioWeightDevice": [sizes.weight(text) for text in flags["blkio_weight_device"]]}
+    for key, flag, in_bytes in (
+        ("BlkioDeviceReadBps", "device_read_bps", True),
+        ("BlkioDeviceWriteBps", "device_write_bps", True),
+        ("BlkioDeviceReadIOps", "device_read_iops", False),
+        ("BlkioDeviceWriteIOps", "device_write_iops", False),
+    ):
+        result[key] = [sizes.rate(text, in_bytes=in_bytes) for text in flags[flag]]
+    return {key: value for key, value in result.items() if value}
 
 
 def _devices(flags: Flags) -> dict[str, Any]:
@@ -88,18 +102,10 @@ def _devices(flags: Flags) -> dict[str, Any]:
         "Devices": [mounts.device(text) for text in flags["device"] if text not in cdi],
         "DeviceRequests": requests,
         "DeviceCgroupRules": [_device_rule(text) for text in flags["device_cgroup_rule"]],
-        "BlkioWeightDevice": [sizes.weight(text) for text in flags["blkio_weight_device"]],
         "Ulimits": sorted((sizes.ulimit(text) for text in flags["ulimit"]), key=lambda limit: str(limit["Name"])),
         "OomKillDisable": flags["oom_kill_disable"],
         "OomScoreAdj": flags["oom_score_adj"],
     }
-    for key, flag, in_bytes in (
-        ("BlkioDeviceReadBps", "device_read_bps", True),
-        ("BlkioDeviceWriteBps", "device_write_bps", True),
-        ("BlkioDeviceReadIOps", "device_read_iops", False),
-        ("BlkioDeviceWriteIOps", "device_write_iops", False),
-    ):
-        result[key] = [sizes.rate(text, in_bytes=in_bytes) for text in flags[flag]]
     if swappiness is not None and swappiness >= 0:
         result["MemorySwappiness"] = swappiness
     return result

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from scow.types import CreateRequest, Resources, RestartPolicy
 
 log = logging.getLogger(__name__)
+KILLED = 137  # by SIGKILL, as shells and Docker count
 
 
 class Containers:
@@ -341,6 +342,8 @@ class Containers:
             if end is not None:
                 end.set()
             self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)})
+            if exit_code == KILLED:
+                self.spawn(self.lifecycle.exec_killed(live))
 
     async def rebuild_spec(self, live: Live) -> dict[str, Any]:
         """The OCI configuration of a run that an earlier daemon started."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scow.engine import spec
+from scow.engine import device_requests, spec
 from scow.engine.merge import command, merge
 from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
@@ -84,6 +84,8 @@ async def _record(
     path, args = command(config)
     _check_options(request)
     warnings = spec.validate(config, host)
+    if host.device_requests:
+        await asyncio.to_thread(device_requests.check, host.device_requests, containers.config.cdi_spec_dirs)
     if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
         warnings.append("health checks are not run by this version of Scow")
     check_policy(host)
@@ -125,6 +127,8 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
         host.log_config.type = drivers["log"]
         host.log_config.config = {**containers.config.log_options, **host.log_config.config}
     host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
+    if host.memory > 0 and not host.memory_swap:
+        host.memory_swap = 2 * host.memory  # memory and swap together
     host.restart_policy.name = host.restart_policy.name or "no"
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import spec, userns
+from scow.engine import device_requests, spec, userns
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
@@ -221,6 +221,9 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
         joined["user"] = pid
     directory = containers.directory(record.id)
     built = spec.build(record, directory=directory, sources=sources, joined=joined, files=files)
+    requests = record.host_config.device_requests
+    if requests:
+        await asyncio.to_thread(device_requests.inject, built, requests, containers.config.cdi_spec_dirs)
     await containers.drivers.host.spec(record.id, built, record.host_config.annotations)
     return built
 

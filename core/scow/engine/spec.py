@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scow.engine import spec_defaults as defaults
 from scow.engine.spec_mounts import mounts
 from scow.engine.spec_process import exec_process, process
-from scow.engine.spec_resources import device_nodes, resources
+from scow.engine.spec_resources import changed_limits, device_nodes, resources
 from scow.engine.spec_security import capabilities, security
 from scow.engine.spec_validate import validate
 from scow.errors import InvalidArgument
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scow.engine.model import Container
     from scow.types import HostConfig
 
-__all__ = ["build", "exec_process", "joins", "namespace_path", "resources", "validate"]
+__all__ = ["build", "changed_limits", "exec_process", "joins", "namespace_path", "resources", "validate"]
 
 _PROC_NAMES = {"network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts", "user": "user"}
 
@@ -79,7 +79,7 @@ def build(
     if limits.seccomp is not None:
         linux["seccomp"] = limits.seccomp
     if host.cgroup_parent:
-        linux["cgroupsPath"] = f"{host.cgroup_parent.rstrip('/')}/{container.id}"
+        linux["cgroupsPath"] = f"/{host.cgroup_parent.strip('/')}/{container.id}"  # from the root, as with dockerd
     return {
         "ociVersion": defaults.OCI_VERSION,
         "process": process(container, caps, limits),

@@ -33,7 +33,7 @@ from scow.ports import Mount
 from scow.types import ContainerConfig, CreateRequest, ExecRequest, HostConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from scow.ports.runtime import Runtime
 
@@ -154,8 +154,9 @@ class Lab:
         mounts: Sequence[MountPoint] = (),
         joined: dict[str, int] | None = None,
         ids: IdRange | None = None,
+        change: Callable[[dict[str, Any]], None] | None = None,
     ) -> Running:
-        """A container that is planned, with its cgroup, and not cloned yet."""
+        """A container that is planned, with its cgroup, and not cloned yet. *change* may edit its OCI configuration."""
         id = uuid.uuid4().hex * 2
         bundle = self.directory / id[:12]
         for name in ("rootfs", "upper", "work"):
@@ -164,6 +165,8 @@ class Lab:
             (bundle / name).write_text(f"# {name}\n")
         container = record(id, cmd, config, host, mounts, ids)
         spec = specs.build(container, directory=bundle, joined=joined)
+        if change is not None:
+            change(spec)
         options: tuple[str, ...] = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
         if ids is not None:
             options += ("idmap",)
