@@ -189,6 +189,7 @@ class Resources(_Model):
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
+    kernel_memory: int = 0
     nano_cpus: int = 0
     oom_kill_disable: bool | None = None
     init: bool | None = None

@@ -13,7 +13,8 @@ from scow.errors import InvalidArgument, NotFound
 from scow_runtime_native import cgroups
 from scow_runtime_native.cgroups import Hierarchies
 from scow_runtime_native.cgroups_v1 import CgroupsV1, device_rule
-from scow_runtime_native.cgroups_v2 import CgroupsV2, weight
+from scow_runtime_native.cgroups_v2 import CgroupsV2
+from scow_runtime_native.limits_v2 import weight
 
 V1_MOUNTINFO = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -67,7 +68,7 @@ def test_version_2_alone_is_unified(tmp_path: Path) -> None:
 
 
 def test_version_1_joins_by_the_tasks_file_of_each_mounted_hierarchy_once() -> None:
-    record = CgroupsV1(cgroups.detect(V1_MOUNTINFO)).join_record(PATH)
+    record = CgroupsV1(cgroups.detect(V1_MOUNTINFO)).join_record(PATH, {})
     assert record["tasks"] == [f"/sys/fs/cgroup/{name}/{PATH}/tasks" for name in ("cpu,cpuacct", "memory", "systemd")]
     assert record["links"] == [["cpu", "cpu,cpuacct"], ["cpuacct", "cpu,cpuacct"]]
     assert record["oom_file"].endswith(f"memory/{PATH}/memory.oom_control")
@@ -196,7 +197,7 @@ def test_version_2_hands_its_controllers_down_and_makes_one_folder(v2: tuple[Cgr
     manager.create(PATH, {})
     assert (root / PATH).is_dir()
     assert (root / "scow" / "cgroup.subtree_control").read_text().startswith("+")
-    assert manager.join_record(PATH) == {
+    assert manager.join_record(PATH, {}) == {
         "version": 2,
         "directory": f"{root}/{PATH}",
         "mount": str(root),
@@ -224,7 +225,7 @@ def test_version_2_limits_are_converted(v2: tuple[CgroupsV2, Path]) -> None:
         "memory.max": str(64 << 20),
         "memory.swap.max": str(64 << 20),  # without the memory itself
         "memory.low": str(32 << 20),
-        "cpu.weight": "39",
+        "cpu.weight": "100",
         "cpu.max": "150000 100000",
         "pids.max": "max",
         "io.max": "8:16 rbps=1000",
@@ -243,7 +244,9 @@ def test_an_update_of_no_group_is_not_found(v2: tuple[CgroupsV2, Path]) -> None:
         v2[0].update("scow/test/none", {})
 
 
-@pytest.mark.parametrize(("shares", "expected"), [(2, 1), (1024, 39), (262144, 10000), (1, 1), (999999, 10000)])
+@pytest.mark.parametrize(
+    ("shares", "expected"), [(1, 1), (2, 1), (512, 59), (1024, 100), (262144, 10000), (999999, 10000)]
+)
 def test_shares_become_weights_as_in_runc(shares: int, expected: int) -> None:
     assert weight(shares) == expected
 

@@ -91,7 +91,10 @@ def test_variables_of_flags_and_lists() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data_rot: /x", "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cgroup_parent, data_root,"),
+        (
+            "data_rot: /x",
+            "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cdi_spec_dirs, cgroup_parent, data_root,",
+        ),
         ("drivers: {disk: x}", "unknown key 'drivers.disk' (from {file}); valid keys: drivers.log,"),
         ("registries: {a: {insecur: true}}", "unknown key 'registries.a.insecur' (from {file}); valid keys: ca,"),
         ("drivers: overlay", "drivers (from {file}): expected a mapping, got string 'overlay'"),

@@ -34,7 +34,9 @@ def spec(**host: Any) -> dict[str, Any]:
 
 def plan(made: dict[str, Any]) -> dict[str, Any]:
     root = [Mount("overlay", "overlay", "", ("lowerdir=/l",))]
-    return container_plan("c1", made, root, Path("/bundle"), CGROUP.join_record("scow/e/c1"), b"\x06\0\0\0\0\0\xff\x7f")
+    return container_plan(
+        "c1", made, root, Path("/bundle"), CGROUP.join_record("scow/e/c1", {}), b"\x06\0\0\0\0\0\xff\x7f"
+    )
 
 
 def test_a_plan_is_json() -> None:
@@ -64,7 +66,7 @@ def test_namespaces_become_clone_flags_or_paths_to_join() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "has no user namespaces"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "needs linux.uidMappings"),
         ({"linux": {"namespaces": [{"type": "pid"}]}}, "has no mount namespace"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "moon"}]}}, "unknown namespace type 'moon'"),
         ({"process": {"args": []}}, "no command specified"),
@@ -82,7 +84,7 @@ def test_capabilities_that_cannot_be_given_are_left_out_with_a_warning() -> None
     missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
     caps = {"bounding": ["CAP_X", *missing], "effective": ["CAP_X"]}
     assert process_plan({"args": ["x"], "capabilities": caps}, b"")["capabilities"]["effective"] == 0
-    assert capability_warnings(caps) == ["unknown capability 'CAP_X' is left out"] + [
+    assert capability_warnings(caps, capabilities.bounding()) == ["unknown capability 'CAP_X' is left out"] + [
         f"the capability {name} is left out: the runtime itself lacks it" for name in missing
     ]
 
@@ -120,7 +122,7 @@ def test_the_files_of_lxcfs_may_lie_over_proc() -> None:
 
 def test_the_cgroup_mount_shows_the_containers_own_folder_in_each_hierarchy() -> None:
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}
-    entry = mount_plan(mount, CGROUP.join_record("scow/e/c1"), True)
+    entry = mount_plan(mount, CGROUP.join_record("scow/e/c1", {}), True)
     assert entry["hierarchies"] == [
         ["memory", "/cg/memory/scow/e/c1"], ["cpu,cpuacct", "/cg/cpu,cpuacct/scow/e/c1"],
     ]  # fmt: skip

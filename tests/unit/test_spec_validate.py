@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scow.engine import spec
-from scow.errors import InvalidArgument, ScowError, Unsupported
-from scow.types import ContainerConfig, DeviceMapping, DeviceRequest, HostConfig, Ulimit
+from scow.errors import InvalidArgument, ScowError
+from scow.types import ContainerConfig, DeviceMapping, HostConfig, Ulimit
 
 MB = 1 << 20
 
@@ -73,11 +73,6 @@ def test_a_bad_config_is_named(config: dict[str, Any], message: str) -> None:
 def test_a_hostname_with_the_hosts_uts_namespace_conflicts() -> None:
     with pytest.raises(InvalidArgument, match="conflicting options: hostname and the UTS mode"):
         spec.validate(ContainerConfig(hostname="x"), HostConfig(uts_mode="host"))
-
-
-def test_gpus_are_not_offered() -> None:
-    with pytest.raises(Unsupported, match="could not select device driver"):
-        spec.validate(ContainerConfig(), HostConfig(device_requests=[DeviceRequest(driver="nvidia")]))
 
 
 def test_what_can_be_run_gives_no_warnings() -> None:

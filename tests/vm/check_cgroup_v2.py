@@ -86,7 +86,7 @@ def test_limits_are_in_the_files_of_version_2(box: Callable[..., Path]) -> None:
     )
     found = values(folder, "memory.max", "memory.swap.max", "memory.low", "pids.max", "cpu.max", "cpuset.cpus")
     assert found == [str(64 << 20), str(32 << 20), str(32 << 20), "20", "50000 100000", "0-1"]
-    assert values(folder, "cpu.weight", "cpuset.mems") == ["20", "0"]
+    assert values(folder, "cpu.weight", "cpuset.mems") == ["59", "0"]
     number = os.stat(DISK).st_rdev
     disk = f"{os.major(number)}:{os.minor(number)}"
     assert values(folder, "io.max") == [f"{disk} rbps=1048576 wbps=max riops=max wiops=max"]
@@ -101,7 +101,7 @@ def test_limits_are_changed_while_it_runs(daemon: Daemon, box: Callable[..., Pat
     words = ("--memory", "32m", "--memory-swap", "48m", "--cpus", "1.5", "--pids-limit", "9", "--cpu-shares", "2048")
     daemon.out("update", *words, "box")
     assert values(folder, "memory.max", "memory.swap.max") == [str(32 << 20), str(16 << 20)]
-    assert values(folder, "cpu.max", "pids.max", "cpu.weight") == ["150000 100000", "9", "79"]
+    assert values(folder, "cpu.max", "pids.max", "cpu.weight") == ["150000 100000", "9", "174"]
     daemon.out("update", "--memory", "128m", "--memory-swap", "-1", "box")
     assert values(folder, "memory.max", "memory.swap.max") == [str(128 << 20), "max"]
 
@@ -250,4 +250,28 @@ def test_a_cgroup_parent_of_its_own(daemon: Daemon, box: Callable[..., Path]) ->
 
 def test_what_version_2_does_not_have_is_no_reason_to_fail(daemon: Daemon) -> None:
     words = ("--memory", "64m", "--memory-swappiness", "0", "--oom-kill-disable", "--blkio-weight", "300")
-    assert run(daemon, *words, "busybox", "echo", "started").stdout == "started\n"
+    done = run(daemon, *words, "busybox", "echo", "started")
+    assert done.stdout == "started\n"
+    assert "memory swappiness capabilities" in done.stderr and "OomKillDisable discarded" in done.stderr
+
+
+def test_a_refused_value_of_an_update_puts_the_others_back(daemon: Daemon, box: Callable[..., Path]) -> None:
+    folder = box("--memory", "64m", "--pids-limit", "9")
+    names = ("memory.max", "memory.swap.max", "pids.max", "cpu.weight")
+    before = values(folder, *names)
+    body = {
+        "Memory": 32 << 20, "MemorySwap": 48 << 20, "PidsLimit": 7, "CpuShares": 300,
+        "BlkioDeviceReadBps": [{"Path": "/dev/tty", "Rate": 5}],
+    }  # fmt: skip
+    code, answer = daemon.api("POST", "/containers/box/update", body)
+    assert code == 400 and "cannot set io.max to 5:0 rbps=5: no such device" in answer["message"]
+    assert values(folder, *names) == before
+    daemon.api("POST", "/containers/box/update", {**body, "BlkioDeviceReadBps": []})
+    assert values(folder, *names) == [str(32 << 20), str(16 << 20), "7", "39"]
+
+
+def test_a_refused_value_at_the_start_leaves_no_group(daemon: Daemon) -> None:
+    groups = {path for path in ROOT.rglob("*") if path.is_dir() and len(path.name) == 64}
+    done = run(daemon, "--memory", "64m", "--device-read-bps", "/dev/tty:5", "busybox", "true", check=False)
+    assert done.returncode and "cannot set io.max to 5:0 rbps=5" in done.stderr
+    assert {path for path in ROOT.rglob("*") if path.is_dir() and len(path.name) == 64} == groups

@@ -25,7 +25,7 @@ DEFAULT_LOG_TYPE = "json-file"
 _CONFIG_OPTIONAL = (
     "ExposedPorts", "Healthcheck", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell",
 )  # fmt: skip
-_HOST_OPTIONAL = ("Annotations", "Mounts", "Init", "Sysctls", "StorageOpt", "Tmpfs", "VolumeDriver")
+_HOST_OPTIONAL = ("Annotations", "Mounts", "Init", "Sysctls", "StorageOpt", "Tmpfs", "VolumeDriver", "KernelMemory")
 
 
 def container_config(config: ContainerConfig) -> Json:

@@ -23,13 +23,14 @@ def host_config(flags: Flags, binds: list[str], port_bindings: Mapping[str, Any]
     policy = restart_policy(flags["restart"])
     if flags["rm"] and policy["Name"] not in ("", "no"):
         raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
+    mapped = [bind for text in flags["mount"] if (bind := mounts.idmapped_bind(text))]
     config: dict[str, Any] = {
         **resources(flags),
         **_devices(flags),
         **_names(flags),
         **paths,
-        "Binds": binds,
-        "Mounts": [mounts.mount(text) for text in flags["mount"]],
+        "Binds": [*binds, *mapped],
+        "Mounts": [mounts.mount(text) for text in flags["mount"] if not mounts.idmapped_bind(text)],
         "Tmpfs": mounts.tmpfs(flags["tmpfs"]),
         "VolumesFrom": list(flags["volumes_from"]),
         "VolumeDriver": flags["volume_driver"],
@@ -72,7 +73,21 @@ def resources(flags: Flags) -> dict[str, Any]:
         "MemorySwap": sizes.size_or_unlimited(flags["memory_swap"]) if flags["memory_swap"] else None,
         "PidsLimit": flags["pids_limit"],
         "BlkioWeight": flags["blkio_weight"],
+        **disk_limits(flags),
     }
+
+
+def disk_limits(flags: Flags) -> dict[str, Any]:
+    """``--device-read-bps`` and its like, by the API's names; absent where they are not given."""
+    result: dict[str, Any] = {"BlkioWeightDevice": [sizes.weight(text) for text in flags["blkio_weight_device"]]}
+    for key, flag, in_bytes in (
+        ("BlkioDeviceReadBps", "device_read_bps", True),
+        ("BlkioDeviceWriteBps", "device_write_bps", True),
+        ("BlkioDeviceReadIOps", "device_read_iops", False),
+        ("BlkioDeviceWriteIOps", "device_write_iops", False),
+    ):
+        result[key] = [sizes.rate(text, in_bytes=in_bytes) for text in flags[flag]]
+    return {key: value for key, value in result.items() if value}
 
 
 def _devices(flags: Flags) -> dict[str, Any]:
@@ -87,18 +102,10 @@ def _devices(flags: Flags) -> dict[str, Any]:
         "Devices": [mounts.device(text) for text in flags["device"] if text not in cdi],
         "DeviceRequests": requests,
         "DeviceCgroupRules": [_device_rule(text) for text in flags["device_cgroup_rule"]],
-        "BlkioWeightDevice": [sizes.weight(text) for text in flags["blkio_weight_device"]],
         "Ulimits": sorted((sizes.ulimit(text) for text in flags["ulimit"]), key=lambda limit: str(limit["Name"])),
         "OomKillDisable": flags["oom_kill_disable"],
         "OomScoreAdj": flags["oom_score_adj"],
     }
-    for key, flag, in_bytes in (
-        ("BlkioDeviceReadBps", "device_read_bps", True),
-        ("BlkioDeviceWriteBps", "device_write_bps", True),
-        ("BlkioDeviceReadIOps", "device_read_iops", False),
-        ("BlkioDeviceWriteIOps", "device_write_iops", False),
-    ):
-        result[key] = [sizes.rate(text, in_bytes=in_bytes) for text in flags[flag]]
     if swappiness is not None and swappiness >= 0:
         result["MemorySwappiness"] = swappiness
     return result
@@ -108,9 +115,9 @@ def _names(flags: Flags) -> dict[str, Any]:
     """Namespaces, DNS and hosts."""
     if flags["pid"] and not (flags["pid"] in ("host", "private") or flags["pid"].startswith("container:")):
         raise InvalidArgument(f"--pid: invalid PID mode {flags['pid']!r}", hint="use host or container:NAME")
-    for name in ("uts", "userns"):
-        if flags[name] not in (None, "", "host"):
-            raise InvalidArgument(f"--{name}: invalid mode {flags[name]!r}", hint="use host")
+    for name, known in (("uts", ("host",)), ("userns", ("host", "auto"))):
+        if flags[name] not in (None, "", *known):
+            raise InvalidArgument(f"--{name}: invalid mode {flags[name]!r}", hint=f"use {' or '.join(known)}")
     if flags["cgroupns"] not in (None, "", "host", "private"):
         raise InvalidArgument(f"--cgroupns: invalid CGROUP mode {flags['cgroupns']!r}", hint="use host or private")
     return {

@@ -8,7 +8,7 @@ import click
 
 from scow.cli.client import path_of
 from scow.cli.failures import report
-from scow.cli.grammar import command, number, objects, text
+from scow.cli.grammar import command, many, number, objects, text
 from scow.cli.host_options import resources, restart_policy
 from scow.cli.session import Session, note, write
 from scow.errors import InvalidArgument, ScowError, Unavailable
@@ -16,6 +16,7 @@ from scow.errors import InvalidArgument, ScowError, Unavailable
 
 @command("update")
 @number("--blkio-weight", help="Block IO (relative weight), between 10 and 1000, or 0 to disable")
+@many("--blkio-weight-device", help="Block IO weight (relative device weight); 0 takes it away")
 @number("--cpu-period", help="Limit CPU CFS (Completely Fair Scheduler) period")
 @number("--cpu-quota", help="Limit CPU CFS (Completely Fair Scheduler) quota")
 @number("--cpu-rt-period", help="Limit the CPU real-time period in microseconds")
@@ -24,6 +25,11 @@ from scow.errors import InvalidArgument, ScowError, Unavailable
 @text("--cpus", help="Number of CPUs", metavar="decimal")
 @text("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
 @text("--cpuset-mems", help="MEMs in which to allow execution (0-3, 0,1)")
+@many("--device-read-bps", help="Limit read rate (bytes per second) from a device; 0 takes it away")
+@many("--device-read-iops", help="Limit read rate (IO per second) from a device; 0 takes it away")
+@many("--device-write-bps", help="Limit write rate (bytes per second) to a device; 0 takes it away")
+@many("--device-write-iops", help="Limit write rate (IO per second) to a device; 0 takes it away")
+@text("--kernel-memory", hidden=True)
 @text("-m", "--memory", help="Memory limit", metavar="bytes")
 @text("--memory-reservation", help="Memory soft limit", metavar="bytes")
 @text("--memory-swap", help="Limit of memory plus swap: '-1' to enable unlimited swap", metavar="bytes")

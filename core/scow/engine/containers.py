@@ -13,6 +13,7 @@ import msgspec
 from scow.engine import container_list, logs
 from scow.engine.create import create, name_conflict
 from scow.engine.detach import parse_keys
+from scow.engine.id_ranges import IdRanges
 from scow.engine.launch import build_spec, hold_volumes
 from scow.engine.lifecycle import Lifecycle
 from scow.engine.live import Live, WaitResult
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from scow.types import CreateRequest, Resources, RestartPolicy
 
 log = logging.getLogger(__name__)
+KILLED = 137  # by SIGKILL, as shells and Docker count
 
 
 class Containers:
@@ -63,6 +65,7 @@ class Containers:
         self.boot_id = _boot_id()
         self.closing = False
         self.lifecycle = Lifecycle(self)
+        self.ids = IdRanges(config.userns_size, config.userns_user)
         self._live: dict[str, Live] = {}
         self._names: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +78,8 @@ class Containers:
             record = read(row)
             self._live[record.id] = Live(record)
             self._names[record.name] = record.id
+            if record.ids is not None:
+                self.ids.hold(record.id, record.ids)
 
     def live(self, ref: str) -> Live:
         """By id, name or unique id prefix; raises `NotFound` ("No such container: x")."""
@@ -337,6 +342,8 @@ class Containers:
             if end is not None:
                 end.set()
             self.tell(live, "exec_die", {"execID": exec_id, "exitCode": str(exit_code)})
+            if exit_code == KILLED:
+                self.spawn(self.lifecycle.exec_killed(live))
 
     async def rebuild_spec(self, live: Live) -> dict[str, Any]:
         """The OCI configuration of a run that an earlier daemon started."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from scow.engine import spec
+from scow.engine import device_requests, spec
 from scow.engine.merge import command, merge
 from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
@@ -21,6 +21,7 @@ from scow.engine.publish import bindings
 from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
 from scow.engine.signals import parse_signal
+from scow.engine.userns import give_ids
 from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.ports import LOG, RUNTIME, STORAGE
@@ -55,8 +56,9 @@ async def create(
     record, warnings = await _record(containers, request, name, image)
     new_volumes = [p.name for p in record.mounts if p.type == "volume" and not containers.volumes.known(p.name)]
     intent = OpenIntent(f"create:{record.id}", INTENT, record.id, msgspec.json.encode(new_volumes))
-    await containers.state.commit(intent, durable=False)
     async with AsyncExitStack() as undo:
+        undo.callback(containers.ids.release, record.id)
+        await containers.state.commit(intent, durable=False)
         undo.push_async_callback(containers.state.commit, CloseIntent(intent.id), durable=False)
         await _prepare_root(containers, record, timeline, undo)
         record = await _make_volumes(containers, record, new_volumes, undo)
@@ -82,6 +84,8 @@ async def _record(
     path, args = command(config)
     _check_options(request)
     warnings = spec.validate(config, host)
+    if host.device_requests:
+        await asyncio.to_thread(device_requests.check, host.device_requests, containers.config.cdi_spec_dirs)
     if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
         warnings.append("health checks are not run by this version of Scow")
     check_policy(host)
@@ -91,6 +95,7 @@ async def _record(
     points, more = mount_points(config, host, containers.get)
     await _check_drivers(containers, host)
     endpoints = _endpoints(request, host)
+    ids = await give_ids(containers, id, host, points)
     record = Container(
         id=id,
         name=name,
@@ -106,6 +111,7 @@ async def _record(
         platform=image.config.os or "linux",
         storage_driver=containers.config.drivers["storage"],
         runtime=host.runtime,
+        ids=ids,
         mounts=tuple(points),
         endpoints=endpoints,
     )
@@ -121,6 +127,8 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
         host.log_config.type = drivers["log"]
         host.log_config.config = {**containers.config.log_options, **host.log_config.config}
     host.shm_size = host.shm_size or DEFAULT_SHM_BYTES
+    if host.memory > 0 and not host.memory_swap:
+        host.memory_swap = 2 * host.memory  # memory and swap together
     host.restart_policy.name = host.restart_policy.name or "no"
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"

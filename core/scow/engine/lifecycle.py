@@ -143,7 +143,7 @@ class Lifecycle:
             live.ended.set()
             result = WaitResult(state.exit_code, state.error)
             live.resolve(("next-exit", "not-running"), result)  # also where it is started again (moby: SetRestarting)
-            if state.oom_killed:
+            if state.oom_killed and not record.state.oom_killed:
                 self._containers.tell(live, "oom")
             self._containers.tell(live, "die", {"exitCode": str(state.exit_code), "execDuration": str(_seconds(state))})
             await tear_down(self._containers, record, endpoints)
@@ -156,6 +156,22 @@ class Lifecycle:
             live.restart = asyncio.get_running_loop().create_task(
                 self._restart_later(live, restart_policy.delay_s(live.failures))
             )
+
+    async def exec_killed(self, live: Live) -> None:
+        """Where it was the kernel that killed an exec, for want of memory, the running container's state says so."""
+        record = live.record
+        if not record.state.running or record.state.oom_killed:
+            return
+        if not await self._containers.drivers.call(
+            RUNTIME, record.runtime, "oom_killed", lambda driver: driver.oom_killed(record.id)
+        ):
+            return
+        async with live.lock:
+            state = live.record.state
+            if state.running and not state.oom_killed and state.start_ticks == record.state.start_ticks:
+                state = msgspec.structs.replace(state, oom_killed=True)
+                await self._containers.save(live, msgspec.structs.replace(live.record, state=state))
+                self._containers.tell(live, "oom")
 
     async def _lost(self, live: Live, exit: dict[str, Any]) -> dict[str, Any]:
         """The exit record of a run whose monitor is gone: what it wrote, or else the container is killed with it."""

@@ -19,13 +19,18 @@ _NS_PER_S = 1_000_000_000
 
 
 def resources(host: HostConfig) -> dict[str, Any]:
-    """The limits that *host* sets, as OCI ``linux.resources``; what it does not set is absent. Also for ``update``."""
-    made: dict[str, Any] = {"devices": device_rules(host)}
+    """The limits that *host* sets and its devices, as OCI ``linux.resources``; what it does not set is absent."""
+    return {"devices": device_rules(host), **limits(host)}
+
+
+def limits(host: Resources) -> dict[str, Any]:
+    """As `resources`, without the devices."""
+    made: dict[str, Any] = {}
     for key, value in (("memory", _memory(host)), ("cpu", _cpu(host)), ("blockIO", _block_io(host))):
         if value:
             made[key] = value
-    if host.pids_limit:
-        made["pids"] = {"limit": host.pids_limit}
+    if host.pids_limit is not None:
+        made["pids"] = {"limit": host.pids_limit if host.pids_limit > 0 else -1}  # 0 is no limit in Docker's API
     return made
 
 
@@ -40,8 +45,8 @@ def _memory(host: Resources) -> dict[str, Any]:
         memory["reservation"] = host.memory_reservation
     if host.memory_swappiness is not None and host.memory_swappiness >= 0:
         memory["swappiness"] = host.memory_swappiness
-    if host.oom_kill_disable:
-        memory["disableOOMKiller"] = True
+    if host.oom_kill_disable is not None:
+        memory["disableOOMKiller"] = host.oom_kill_disable
     return memory
 
 
@@ -79,6 +84,49 @@ def _block_io(host: Resources) -> dict[str, Any]:
         if devices:
             block[key] = [_throttle(device) for device in devices]
     return block
+
+
+def changed_limits(before: Resources, after: Resources) -> dict[str, Any]:
+    """What must be told to a running container with the limits *before* so that those of *after* hold.
+
+    Values that the kernel holds against each other go together; a disk that is not limited any more is told so.
+    """
+    old, new = limits(before), limits(after)
+    made: dict[str, Any] = {}
+    for section in ("memory", "cpu"):
+        has, wanted = old.get(section, {}), new.get(section, {})
+        keys = {key for key in wanted if wanted[key] != has.get(key)}
+        for pair in ({"limit", "swap"}, {"period", "quota"}):
+            if keys & pair:
+                keys |= pair & set(wanted)
+        if keys:
+            made[section] = {key: value for key, value in wanted.items() if key in keys}
+    if new.get("pids") != old.get("pids"):
+        made["pids"] = new.get("pids", {"limit": -1})
+    block = _changed_block_io(old.get("blockIO", {}), new.get("blockIO", {}))
+    if block:
+        made["blockIO"] = block
+    return made
+
+
+def _changed_block_io(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key in dict.fromkeys((*new, *old)):
+        if key == "weight":
+            if new.get(key) != old.get(key):
+                made[key] = new[key]
+            continue
+        amount = "weight" if key == "weightDevice" else "rate"
+        had = {(item["major"], item["minor"]): item[amount] for item in old.get(key, ())}
+        has = {(item["major"], item["minor"]): item[amount] for item in new.get(key, ())}
+        items = [
+            {"major": disk[0], "minor": disk[1], amount: has.get(disk, 0)}
+            for disk in dict.fromkeys((*has, *had))
+            if has.get(disk, 0) != had.get(disk, 0)
+        ]
+        if items:
+            made[key] = items
+    return made
 
 
 def _throttle(device: ThrottleDevice) -> dict[str, Any]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from scow.engine.spec_resources import device_rules, parse_device_rule
+from scow.engine import host_limits
+from scow.engine.resource_checks import check_resources
+from scow.engine.spec_resources import parse_device_rule, resources
 from scow.engine.spec_security import normalize, parse_options, parse_profile
 from scow.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
-    from scow.types import ContainerConfig, HostConfig, Resources
+    from scow.engine.host_limits import HostLimits
+    from scow.types import ContainerConfig, HostConfig
 
-_MIN_MEMORY_BYTES = 6 << 20
-_MIN_PERIOD_US, _MAX_PERIOD_US = 1000, 1_000_000
-_NS_PER_CPU = 1_000_000_000
-_RLIMITS = frozenset(
-    {"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-     "rttime", "sigpending", "stack", "as"}
-)  # fmt: skip
 _IPC_SYSCTLS = frozenset(
     {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
      "kernel.shmmni", "kernel.shm_rmid_forced"}
@@ -30,8 +25,13 @@ _HOSTNAME = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$")
 _MAX_HOSTNAME = 64  # of the kernel
 
 
-def validate(config: ContainerConfig, host: HostConfig) -> list[str]:
-    """The request can be run as it is; answers warnings. Raises `InvalidArgument` or `Unsupported` where it cannot."""
+def validate(
+    config: ContainerConfig, host: HostConfig, limits: HostLimits | None = None, *, update: bool = False
+) -> list[str]:
+    """The request can be run as it is; answers warnings. Raises `InvalidArgument` or `Unsupported` where it cannot.
+
+    Limits that are not among those of the host (*limits*) are taken out of *host*, with Docker's warning.
+    """
     _check_config(config)
     _check_modes(config, host)
     _check_security(host)
@@ -40,19 +40,12 @@ def validate(config: ContainerConfig, host: HostConfig) -> list[str]:
         _check_permissions(device.cgroup_permissions)
     for rule in host.device_cgroup_rules:
         parse_device_rule(rule)
-    device_rules(host)  # a device that is not there is refused now, not at start
-    if host.device_requests:
-        request = host.device_requests[0]
-        wanted = " ".join("[" + " ".join(names) + "]" for names in request.capabilities)  # as Go prints it
-        raise Unsupported(
-            f'could not select device driver "{request.driver}" with capabilities: [{wanted}]',
-            hint="use --device for the nodes that the program needs",
-        )
+    resources(host)  # a device that is not there is refused now, not at start
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
-    return check_resources(host) + _other_warnings(config, host)
+    return check_resources(host, limits or host_limits.of_host(), update=update) + _other_warnings(config, host)
 
 
 def _check_config(config: ContainerConfig) -> None:
@@ -83,7 +76,7 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         ("IPC", host.ipc_mode, ("", "host", "private", "shareable", "none")),
         ("UTS", host.uts_mode, ("", "host")),
         ("cgroup namespace", host.cgroupns_mode, ("", "host", "private")),
-        ("userns", host.userns_mode, ("", "host")),
+        ("userns", host.userns_mode, ("", "host", "auto")),
     ):
         other = what in ("PID", "IPC") and mode.startswith("container:") and len(mode) > len("container:")
         if mode not in known and not other:
@@ -129,92 +122,6 @@ def _check_sysctls(host: HostConfig) -> None:
             raise InvalidArgument(f"sysctl '{name}' conflicts with the hostname option")
         else:
             raise InvalidArgument(f'sysctl "{name}" is not in a separate kernel namespace')
-
-
-def check_resources(host: Resources) -> list[str]:
-    """The limits make sense, alone and together; answers warnings."""
-    _check_memory(host)
-    _check_cpu(host)
-    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
-        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
-    for weighted in host.blkio_weight_device:
-        if not 10 <= weighted.weight <= 1000:
-            raise InvalidArgument(f"Range of blkio weight is from 10 to 1000: {weighted.path}")
-    for limit in host.ulimits:
-        _check_ulimit(limit.name, limit.soft, limit.hard)
-    return []
-
-
-def _check_memory(host: Resources) -> None:
-    if host.memory and host.memory < _MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory > 0 and 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory == 0 and host.memory_swap > 0:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_reservation and host.memory_reservation < _MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
-    if 0 < host.memory < host.memory_reservation:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    swappiness = host.memory_swappiness
-    if swappiness is not None and not -1 <= swappiness <= 100:
-        raise InvalidArgument(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
-
-
-def _check_cpu(host: Resources) -> None:
-    count = os.cpu_count() or 1
-    if host.nano_cpus:
-        if host.cpu_period or host.cpu_quota:
-            other = "CPU Period" if host.cpu_period else "CPU Quota"
-            raise InvalidArgument(f"Conflicting options: Nano CPUs and {other} cannot both be set")
-        if not 0 < host.nano_cpus <= count * _NS_PER_CPU:
-            raise InvalidArgument(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
-    if host.cpu_period and not _MIN_PERIOD_US <= host.cpu_period <= _MAX_PERIOD_US:
-        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-    if 0 < host.cpu_quota < _MIN_PERIOD_US:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    for what, text, available in (
-        ("CPUs", host.cpuset_cpus, _online("cpu")),
-        ("memory nodes", host.cpuset_mems, _online("node")),
-    ):
-        wanted = parse_list(text)
-        if available and wanted - available:
-            raise InvalidArgument(
-                f"Requested {what} are not available - requested {text}, available: {_ranges(available)}"
-            )
-
-
-def parse_list(text: str) -> frozenset[int]:
-    """``0-3,7`` as numbers. Raises `InvalidArgument`."""
-    numbers: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise InvalidArgument(f"Invalid value {text} for cpuset")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return frozenset(numbers)
-
-
-@functools.cache
-def _online(what: str) -> frozenset[int]:
-    try:
-        with open(f"/sys/devices/system/{what}/online", encoding="ascii") as file:
-            return parse_list(file.read().strip())
-    except OSError:  # no such file (a kernel without NUMA): the cgroup will say what it takes
-        return frozenset()
-
-
-def _ranges(numbers: frozenset[int]) -> str:
-    ordered = sorted(numbers)
-    contiguous = ordered == list(range(ordered[0], ordered[-1] + 1))
-    return f"{ordered[0]}-{ordered[-1]}" if contiguous and len(ordered) > 1 else ",".join(map(str, ordered))
-
-
-def _check_ulimit(name: str, soft: int, hard: int) -> None:
-    if name not in _RLIMITS:
-        raise InvalidArgument(f"invalid ulimit type: {name}")
-    if hard != -1 and (soft > hard or soft == -1):
-        raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
 
 
 def _other_warnings(config: ContainerConfig, host: HostConfig) -> list[str]:

@@ -13,22 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scow import __version__
+from scow.engine import cdi, host_limits
 from scow.errors import ScowError
 from scow.oci import Platform
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE, VOLUME
 from scow.ports.runtime import RuntimeInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from scow.config import Config
     from scow.engine.engine import Engine
+    from scow.engine.host_limits import HostLimits
 
 API_VERSION = "1.56"
 MIN_API_VERSION = "1.24"
 INDEX_SERVER = "https://index.docker.io/v1/"
 ENGINE_ID_FILE = "engine-id"
-SWAP_FILE = "memory.memsw.limit_in_bytes"  # only where a kernel with cgroup v1 counts swap
 
 Json = dict[str, Any]
 
@@ -74,10 +75,10 @@ class System:
         runtime = await self._runtime()
         storage, warnings = await self._storage_status()
         now = await asyncio.to_thread(_changing_facts)
-        limits = _limits(runtime.cgroup_version, self._fixed["controllers"])
-        facts = {name: value for name, value in self._fixed.items() if name != "controllers"}
+        devices = await asyncio.to_thread(cdi.load, config.cdi_spec_dirs)
+        limits = _limits(host_limits.of_host())
         return {
-            **facts,
+            **self._fixed,
             **now,
             **self._counts(),
             **limits,
@@ -93,12 +94,19 @@ class System:
             "Debug": config.debug,
             "NGoroutines": len(asyncio.all_tasks()),
             "LoggingDriver": config.drivers[LOG.name],
+            "CDISpecDirs": list(config.cdi_spec_dirs),
+            "DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in sorted(devices.devices)],
             "CgroupDriver": runtime.cgroup_driver,
             "CgroupVersion": "1" if runtime.cgroup_version == "hybrid" else runtime.cgroup_version,
             "SecurityOptions": list(runtime.security_options),
             "Runtimes": {name: {"path": name} for name in engine.host.names(RUNTIME)},
             "DefaultRuntime": config.drivers[RUNTIME.name],
-            "Warnings": [*warnings, *engine.problems, *_warnings(limits, now)],
+            "Warnings": [
+                *warnings,
+                *engine.problems,
+                *(f"WARNING: CDI: {text}" for text in devices.problems),
+                *_warnings(limits, now),
+            ],
         }
 
     async def _runtime(self) -> RuntimeInfo:
@@ -174,7 +182,6 @@ def _fixed_facts(config: Config) -> Json:
         "ExperimentalBuild": False,
         "LiveRestoreEnabled": True,  # containers go on while the daemon is away
         "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "RemoteManagers": None},
-        "controllers": _controllers(),
     }
 
 
@@ -205,28 +212,17 @@ def _registry_config(config: Config) -> Json:
     return {"IndexConfigs": indexes, "InsecureRegistryCIDRs": [], "Mirrors": mirrors}
 
 
-def _controllers() -> frozenset[str]:
-    """The cgroup controllers that this kernel offers, of either version (cgroups(7): /proc/cgroups)."""
-    unified = _read("/sys/fs/cgroup/cgroup.controllers").split()
-    rows = (line.split() for line in _read("/proc/cgroups").splitlines() if not line.startswith("#"))
-    legacy = (row[0] for row in rows if len(row) == 4 and row[1] != "0" and row[3] == "1")
-    swap = [SWAP_FILE] if os.path.exists(f"/sys/fs/cgroup/memory/{SWAP_FILE}") else []
-    return frozenset((*unified, *legacy, *swap))
-
-
-def _limits(cgroup_version: str, controllers: Iterable[str]) -> Json:
-    """Which limits can be set, from the controllers (moby: pkg/sysinfo)."""
-    found = set(controllers)
-    unified = cgroup_version == "2"
+def _limits(host: HostLimits) -> Json:
+    """Which limits can be set, by Docker's names (moby: pkg/sysinfo)."""
     return {
-        "MemoryLimit": "memory" in found,
-        "SwapLimit": "memory" in found if unified else SWAP_FILE in found,
-        "CpuCfsPeriod": "cpu" in found,
-        "CpuCfsQuota": "cpu" in found,
-        "CPUShares": "cpu" in found,
-        "CPUSet": "cpuset" in found,
-        "PidsLimit": "pids" in found,
-        "OomKillDisable": "memory" in found and not unified,
+        "MemoryLimit": host.memory,
+        "SwapLimit": host.swap,
+        "CpuCfsPeriod": host.cpu_quota,
+        "CpuCfsQuota": host.cpu_quota,
+        "CPUShares": host.cpu_shares,
+        "CPUSet": host.cpuset,
+        "PidsLimit": host.pids,
+        "OomKillDisable": host.oom_kill_disable,
     }
 
 

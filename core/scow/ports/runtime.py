@@ -59,6 +59,8 @@ class RuntimeInfo:
     cgroup_driver: str  # "cgroupfs" or "systemd"
     security_options: tuple[str, ...] = ()
     features: Mapping[str, Any] = field(default_factory=dict)
+    """``user_namespaces``: it makes containers with a user namespace of their own from specs that have one, and takes
+    the option ``idmap`` in the recipes of a root (`scow.ports.Mount`) and in bind mounts."""
 
 
 @runtime_checkable

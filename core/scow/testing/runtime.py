@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scow.engine import spec as specs
+from scow.engine.id_ranges import IdRange
 from scow.engine.model import Container, MountPoint
 from scow.errors import InvalidArgument, NotFound
 from scow.ports import Mount
@@ -113,6 +114,7 @@ def record(
     config: ContainerConfig | None = None,
     host: HostConfig | None = None,
     mounts: Sequence[MountPoint] = (),
+    ids: IdRange | None = None,
 ) -> Container:
     """A container's record as the engine would have it."""
     return Container(
@@ -130,6 +132,7 @@ def record(
         platform="linux",
         storage_driver="overlay",
         runtime="native",
+        ids=ids,
         mounts=tuple(mounts),
     )
 
@@ -150,20 +153,23 @@ class Lab:
         host: HostConfig | None = None,
         mounts: Sequence[MountPoint] = (),
         joined: dict[str, int] | None = None,
+        ids: IdRange | None = None,
         change: Callable[[dict[str, Any]], None] | None = None,
     ) -> Running:
-        """A container that is planned, with its cgroup, and not cloned yet. *change* may alter its runtime spec."""
+        """A container that is planned, with its cgroup, and not cloned yet. *change* may edit its OCI configuration."""
         id = uuid.uuid4().hex * 2
         bundle = self.directory / id[:12]
         for name in ("rootfs", "upper", "work"):
             (bundle / name).mkdir(parents=True)
         for name in ("hosts", "hostname", "resolv.conf"):
             (bundle / name).write_text(f"# {name}\n")
-        container = record(id, cmd, config, host, mounts)
+        container = record(id, cmd, config, host, mounts, ids)
         spec = specs.build(container, directory=bundle, joined=joined)
-        if change:
+        if change is not None:
             change(spec)
-        options = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        options: tuple[str, ...] = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        if ids is not None:
+            options += ("idmap",)
         plan = self.runtime.create(id, spec, [Mount("overlay", "overlay", "", options)], bundle)
         running = Running(self.runtime, id, spec, json.loads(json.dumps(plan)))
         self._made.append(running)
@@ -334,6 +340,19 @@ class RuntimeContract:
         second = lab.runtime.stats(running.id)
         assert [sample["memory_stats"].get("limit") for sample in (first, second)] == [64 << 20, 32 << 20]
         assert [sample["pids_stats"].get("limit") for sample in (first, second)] == [20, 10]
+
+    def test_user_namespaces_are_the_containers_own_and_owners_on_disk_stay(self, lab: Lab, tmp_path: Path) -> None:
+        if not lab.runtime.info().features.get("user_namespaces"):
+            pytest.skip("the runtime does not declare user_namespaces")
+        (tmp_path / "shared").mkdir()
+        point = MountPoint(type="bind", destination="/shared", source=f"{tmp_path}/shared", mode="idmap")
+        running = lab.up(ids=IdRange(uid=300000, gid=400000, size=65536), mounts=[point])
+        maps = [Path(f"/proc/{running.pid}/{kind}_map").read_text().split() for kind in ("uid", "gid")]
+        assert maps == [["0", "300000", "65536"], ["0", "400000", "65536"]]
+        script = "id -u; stat -c '%u %g' /bin/busybox; touch /shared/made; chown 33:34 /shared/made"
+        assert running.exec("sh", "-ec", script)["output"].split() == ["0", "0", "0"]
+        made = (tmp_path / "shared/made").stat()
+        assert (made.st_uid, made.st_gid) == (33, 34)
 
     def test_a_kill_for_want_of_memory_is_known(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:

@@ -12,6 +12,8 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from scow.errors import Conflict
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -45,10 +47,11 @@ class Manager(Protocol):
     """The cgroups of one engine. *path* is relative to the roots, ``scow/<engine>/<id>``."""
 
     def create(self, path: str, resources: Mapping[str, Any]) -> None:
-        """The group exists with its limits. Raises `InvalidArgument` for a limit that is refused: no group then."""
+        """The group exists with its limits. Raises `InvalidArgument` for a limit that is refused, and `Conflict` for a
+        group that others use; what was made is gone then."""
 
-    def join_record(self, path: str) -> dict[str, Any]:
-        """How a process joins the group: the plan's ``cgroup``. Asks nothing of the host."""
+    def join_record(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any]:
+        """How a process joins the group with these limits: the plan's ``cgroup``. Asks nothing of the host."""
 
     def processes(self, path: str) -> list[int]:
         """The PIDs in the group and below it; empty where there is none."""
@@ -60,7 +63,7 @@ class Manager(Protocol):
         """The group is frozen, or not, when this returns."""
 
     def update(self, path: str, resources: Mapping[str, Any]) -> None:
-        """The limits given hold; the others stay."""
+        """The limits given hold; the others stay. Raises `InvalidArgument` for one that is refused: all stay then."""
 
     def oom_kills(self, path: str) -> int:
         """How many processes the kernel killed for want of memory; 0 where there is no group."""
@@ -119,6 +122,23 @@ def remove_empty(mount: str, path: str) -> None:
         except OSError:  # in use, or gone
             return
         path = os.path.dirname(path)
+
+
+def check_unused(directory: str) -> None:
+    """The group *directory*, which was there before, can be a container's: no process is in it or below it, which would
+    be killed with the container, and it is not frozen. Raises `Conflict`."""
+    for folder in folders(directory):
+        processes = read(f"{folder}/cgroup.procs").split()
+        if processes:
+            raise Conflict(
+                f"cgroup {folder} is in use by {len(processes)} other process(es), the first is {processes[0]}",
+                hint="give the container a cgroup path of its own",
+            )
+    if (
+        read(f"{directory}/freezer.state").strip() in ("FROZEN", "FREEZING")
+        or read(f"{directory}/cgroup.freeze").strip() == "1"
+    ):
+        raise Conflict(f"cgroup {directory} is frozen: what joined it would stop")
 
 
 def folders(directory: str) -> Iterator[str]:

@@ -6,49 +6,65 @@ A new group costs one mkdir per hierarchy; limits that a container does not have
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
-from scow_runtime_native import stats
-from scow_runtime_native.cgroups import Hierarchies, folders, key_values, number, read, remove, remove_empty, write
+from scow_runtime_native import limits_v1, realtime, stats
+from scow_runtime_native.cgroups import (
+    Hierarchies,
+    check_unused,
+    folders,
+    key_values,
+    number,
+    read,
+    remove,
+    remove_empty,
+    write,
+)
 from scow_runtime_native.device_program import Exemption, Rules, reduce_rules
+from scow_runtime_native.limits import Setting, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _EVERYTHING = "a *:* rwm"
+_FILES = {True: "devices.allow", False: "devices.deny"}
 _FREEZE_TIMEOUT_S = 10.0
 _DELETE_TIMEOUT_S = 10.0
 _POLL_S = 0.002
-_THROTTLES = {
-    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
-    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
-    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
-    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
-}
 
 
 class CgroupsV1:
-    """Implements `scow_runtime_native.cgroups.Manager` over *hierarchies.v1*."""
+    """Implements `scow_runtime_native.cgroups.Manager` over *hierarchies.v1*. *top* is the engine's own group, which
+    gives its containers the real-time they ask for."""
 
-    def __init__(self, hierarchies: Hierarchies) -> None:
+    def __init__(self, hierarchies: Hierarchies, top: str = "scow") -> None:
+        self._top = top
         self._mounts = dict(hierarchies.v1)
         self._unique = tuple(dict.fromkeys(self._mounts.values()))
+        self._handing_on: set[str] = set()  # groups whose new ones start with their CPUs
 
     def create(self, path: str, resources: Mapping[str, Any]) -> None:
         """See the protocol."""
+        made: list[str] = []
         try:
             for mount in self._unique:
-                self._make(f"{mount}/{path}", mount)
-            self._apply(path, resources, new=True)
+                directory = f"{mount}/{path}"
+                if self._make(directory, mount):
+                    made.append(directory)
+                else:
+                    check_unused(directory)
+            self._apply(path, resources, live=False)
         except BaseException:
-            self.delete(path)
+            for directory in made:
+                remove(directory)  # nothing has joined it yet
             raise
 
-    def join_record(self, path: str) -> dict[str, Any]:
+    def join_record(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
         links = [
             [controller, os.path.basename(mount)]
@@ -63,54 +79,59 @@ class CgroupsV1:
             "oom_file": f"{self._directory('memory', path)}/memory.oom_control" if "memory" in self._mounts else "",
         }
 
-    def _make(self, directory: str, mount: str) -> None:
+    def _make(self, directory: str, mount: str) -> bool:
+        """The folder is there, and those above it; False where it was there before."""
+        parent = os.path.dirname(directory)
         try:
             os.mkdir(directory, 0o755)
-        except FileNotFoundError:
-            parent = os.path.dirname(directory)
-            self._make(parent, mount)
-            if mount == self._mounts.get("cpuset"):
-                self._fill_cpuset(parent)
-                write(f"{parent}/cgroup.clone_children", "1")
-            os.mkdir(directory, 0o755)
         except FileExistsError:
-            return
-        if mount == self._mounts.get("cpuset"):
-            self._fill_cpuset(directory)
+            return False
+        except FileNotFoundError:
+            if self._make(parent, mount) and mount == self._mounts.get("cpuset"):
+                write(f"{parent}/cgroup.clone_children", "1")
+            return self._make(directory, mount)
+        if mount == self._mounts.get("cpuset") and parent not in self._handing_on:
+            self._fill_cpuset(directory, parent)
+        return True
 
-    def _fill_cpuset(self, directory: str) -> None:
-        """*directory* has CPUs and memory nodes, those of the groups above it where others made these and left them
-        empty (podman's conmon does); without them no process could join."""
+    def _fill_cpuset(self, directory: str, parent: str) -> None:
+        """*directory* has the CPUs and memory nodes of *parent*; without any no process could join it. A group whose
+        ``cgroup.clone_children`` is on has given them by itself, and will go on doing so."""
+        filled = True
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(f"{directory}/{name}").strip():
-                parent = os.path.dirname(directory)
-                if not read(f"{parent}/{name}").strip():
-                    self._fill_cpuset(parent)
+                filled = False
+                if not read(f"{parent}/{name}").strip():  # made by others and left empty, as podman's conmon does
+                    self._fill_cpuset(parent, os.path.dirname(parent))
                 write(f"{directory}/{name}", read(f"{parent}/{name}").strip())
+        if filled:
+            self._handing_on.add(parent)
 
     def _directory(self, controller: str, path: str) -> str:
         return f"{self._mounts[controller]}/{path}"
 
-    def _apply(self, path: str, resources: Mapping[str, Any], *, new: bool) -> None:
-        devices = resources.get("devices")
-        if devices and "devices" in self._mounts:
-            self._apply_devices(path, devices, new=new)
-        memory = resources.get("memory")
-        if memory:
-            self._apply_memory(path, memory)
-        for controller, file, value in _settings(resources):
-            if controller not in self._mounts:
-                raise InvalidArgument(f"cannot limit {file}: the host has no {controller} cgroup controller")
-            self._set(controller, path, file, value)
+    def _folder(self, controller: str, path: str) -> str:
+        if controller not in self._mounts:
+            raise InvalidArgument(f"cannot limit {controller}: the host has no {controller} cgroup controller")
+        return f"{self._mounts[controller]}/{path}"
 
-    def _set(self, controller: str, path: str, file: str, value: str) -> None:
-        try:
-            write(f"{self._directory(controller, path)}/{file}", value)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            if isinstance(error, FileNotFoundError):
-                reason = "this kernel does not offer it"
-            raise InvalidArgument(f"cannot set {file} to {value}: {reason}") from error
+    def _settings(self, path: str, resources: Mapping[str, Any], *, live: bool) -> Iterator[Setting]:
+        def offered(controller: str, file: str) -> bool:
+            return os.path.exists(f"{self._folder(controller, path)}/{file}")
+
+        return limits_v1.settings(resources, offered, live=live)
+
+    def _apply(self, path: str, resources: Mapping[str, Any], *, live: bool) -> None:
+        settings = self._settings(path, resources, live=live)
+        devices = resources.get("devices")
+        limit_devices = None
+        if devices and "devices" in self._mounts:
+            limit_devices = functools.partial(self._apply_devices, path, devices, new=not live)
+        cpu = resources.get("cpu") or {}
+        if cpu.get("realtimeRuntime", 0) > 0 and "cpu" in self._mounts:
+            period = cpu.get("realtimePeriod") or number(read(f"{self._folder('cpu', path)}/cpu.rt_period_us")) or 1
+            realtime.make_room(self._mounts["cpu"], path, self._top, cpu["realtimeRuntime"], period)
+        write_all(settings, lambda controller: self._folder(controller, path), live=live, last=limit_devices)
 
     def _apply_devices(self, path: str, rules: Sequence[Mapping[str, Any]], *, new: bool) -> None:
         """A new group takes the rules in their order; in a live one no device that stays allowed is refused for a
@@ -122,41 +143,18 @@ class CgroupsV1:
                 write(f"{directory}/devices.allow", "a")
             return
         has = set(read(f"{directory}/devices.list").splitlines()) if not new else {_EVERYTHING}
-        with contextlib.ExitStack() as stack:
-            if wanted.allow or _EVERYTHING in has:
-                _write_rules(stack, directory, [(bool(rule.get("allow")), device_rule(rule)) for rule in rules])
-                return
-            lines = {_line(exemption) for exemption in wanted.exemptions}
-            allowed = [(True, line) for line in sorted(lines - has)]
-            _write_rules(stack, directory, allowed + [(False, line) for line in sorted(has - lines)])
-
-    def _apply_memory(self, path: str, memory: Mapping[str, Any]) -> None:
-        if "memory" not in self._mounts:
-            raise InvalidArgument("cannot limit memory: the host has no memory cgroup controller")
-        directory = self._directory("memory", path)
-        limit, swap = memory.get("limit"), memory.get("swap")
-        swap_file = "memory.memsw.limit_in_bytes"
-        writes = []
-        if limit:
-            writes.append(("memory.limit_in_bytes", str(limit)))
-        if swap and os.path.exists(f"{directory}/{swap_file}"):
-            # the sum may not be below the memory limit at any moment: raise it first, lower it last
-            raised = swap < 0 or swap > number(read(f"{directory}/{swap_file}"))
-            writes.insert(0 if raised else len(writes), (swap_file, str(swap)))
-        if memory.get("reservation"):
-            writes.append(("memory.soft_limit_in_bytes", str(memory["reservation"])))
-        if memory.get("swappiness") is not None:
-            writes.append(("memory.swappiness", str(memory["swappiness"])))
-        if memory.get("disableOOMKiller"):
-            writes.append(("memory.oom_control", "1"))
-        for file, value in writes:
-            self._set("memory", path, file, value)
+        if wanted.allow or _EVERYTHING in has:
+            _write_rules(directory, [(bool(rule.get("allow")), device_rule(rule)) for rule in rules])
+            return
+        lines = {_line(exemption) for exemption in wanted.exemptions}
+        allowed = [(True, line) for line in sorted(lines - has)]
+        _write_rules(directory, allowed + [(False, line) for line in sorted(has - lines)])
 
     def update(self, path: str, resources: Mapping[str, Any]) -> None:
         """See the protocol. Raises `NotFound` where there is no group."""
         if not any(os.path.isdir(f"{mount}/{path}") for mount in self._unique):
             raise NotFound(f"no cgroup {path}")
-        self._apply(path, resources, new=False)
+        self._apply(path, resources, live=True)
 
     def processes(self, path: str) -> list[int]:
         """See the protocol."""
@@ -245,14 +243,26 @@ class CgroupsV1:
         return sorted(found)
 
 
-def _write_rules(stack: contextlib.ExitStack, directory: str, rules: list[tuple[bool, str]]) -> None:
-    opened: dict[str, int] = {}
-    for allow, line in rules:
-        file = "devices.allow" if allow else "devices.deny"
-        if file not in opened:
-            opened[file] = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-            stack.callback(os.close, opened[file])
-        os.write(opened[file], line.encode())
+def _write_rules(directory: str, rules: list[tuple[bool, str]]) -> None:
+    """The rules hold in this order; where the kernel refuses one, what was changed before is taken back."""
+    with contextlib.ExitStack() as stack:
+        opened: dict[bool, int] = {}
+        done: list[tuple[bool, str]] = []
+        for allow, line in rules:
+            if allow not in opened:
+                opened[allow] = os.open(f"{directory}/{_FILES[allow]}", os.O_WRONLY | os.O_CLOEXEC)
+                stack.callback(os.close, opened[allow])
+            try:
+                os.write(opened[allow], line.encode())
+            except OSError as error:
+                for allowed, other in reversed(done):
+                    write(f"{directory}/{_FILES[not allowed]}", other)
+                reason = os.strerror(error.errno or 0).lower()
+                raise InvalidArgument(
+                    f"cannot set {_FILES[allow]} to {line}: {reason}",
+                    hint="the group above must be allowed the device too" if allow else None,
+                ) from error
+            done.append((allow, line))
 
 
 def _line(exemption: Exemption) -> str:
@@ -267,33 +277,3 @@ def device_rule(rule: Mapping[str, Any]) -> str:
     numbers = [rule.get("major"), rule.get("minor")]
     major, minor = ("*" if value is None or value < 0 else str(value) for value in numbers)
     return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
-
-
-def _settings(resources: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The OCI resources other than memory and devices as (controller, file, value)."""
-    cpu: Mapping[str, Any] = resources.get("cpu") or {}
-    if cpu.get("shares"):
-        yield "cpu", "cpu.shares", str(cpu["shares"])
-    if cpu.get("period"):
-        yield "cpu", "cpu.cfs_period_us", str(cpu["period"])
-    if cpu.get("quota"):
-        yield "cpu", "cpu.cfs_quota_us", str(cpu["quota"])
-    if cpu.get("realtimePeriod"):
-        yield "cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"])
-    if cpu.get("realtimeRuntime"):
-        yield "cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"])
-    if cpu.get("cpus"):
-        yield "cpuset", "cpuset.cpus", cpu["cpus"]
-    if cpu.get("mems"):
-        yield "cpuset", "cpuset.mems", cpu["mems"]
-    pids = (resources.get("pids") or {}).get("limit")
-    if pids:
-        yield "pids", "pids.max", str(pids) if pids > 0 else "max"
-    block: Mapping[str, Any] = resources.get("blockIO") or {}
-    if block.get("weight"):
-        yield "blkio", "blkio.weight", str(block["weight"])
-    for device in block.get("weightDevice") or ():
-        yield "blkio", "blkio.weight_device", f"{device['major']}:{device['minor']} {device['weight']}"
-    for key, file in _THROTTLES.items():
-        for device in block.get(key) or ():
-            yield "blkio", file, f"{device['major']}:{device['minor']} {device['rate']}"

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from scow.errors import InvalidArgument, NotFound, Unavailable
-from scow_runtime_native import stats
-from scow_runtime_native.cgroups import Hierarchies, folders, key_values, number, read, remove, remove_empty, write
+from scow.errors import NotFound, Unavailable
+from scow_runtime_native import limits_v2, stats
+from scow_runtime_native.cgroups import (
+    Hierarchies,
+    check_unused,
+    folders,
+    key_values,
+    read,
+    remove,
+    remove_empty,
+    write,
+)
+from scow_runtime_native.limits import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-_WANTED = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb")
+_WANTED = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "rdma", "misc")
 _FREEZE_TIMEOUT_S = 10.0
 _DELETE_TIMEOUT_S = 10.0
 _POLL_S = 0.002
-_DEFAULT_PERIOD_US = 100_000
-_THROTTLES = {
-    "throttleReadBpsDevice": "rbps",
-    "throttleWriteBpsDevice": "wbps",
-    "throttleReadIOPSDevice": "riops",
-    "throttleWriteIOPSDevice": "wiops",
-}
 
 
 class CgroupsV2:
@@ -39,6 +43,7 @@ class CgroupsV2:
         self, hierarchies: Hierarchies, limit_devices: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None
     ) -> None:
         self._mount = hierarchies.v2 or ""
+        self._available = hierarchies.v2_controllers
         self._controllers = [name for name in _WANTED if name in hierarchies.v2_controllers]
         self._limit_devices = limit_devices
         self._enabled: set[str] = set()
@@ -46,16 +51,17 @@ class CgroupsV2:
     def create(self, path: str, resources: Mapping[str, Any]) -> None:
         """See the protocol."""
         directory = self._directory(path)
-        self._enable_down_to(os.path.dirname(path))
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o755)
+        made = self._make(path)
+        if not made:
+            check_unused(directory)
         try:
-            self._apply(directory, resources)
+            self._apply(directory, resources, live=False)
         except BaseException:
-            self.delete(path)
+            if made:
+                remove(directory)  # nothing has joined it yet
             raise
 
-    def join_record(self, path: str) -> dict[str, Any]:
+    def join_record(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
         directory = self._directory(path)
         return {
@@ -67,6 +73,18 @@ class CgroupsV2:
 
     def _directory(self, path: str) -> str:
         return f"{self._mount}/{path}"
+
+    def _make(self, path: str) -> bool:
+        """The folder is there, and those above it hand their controllers on; False where it was there before."""
+        while True:
+            self._enable_down_to(os.path.dirname(path))
+            try:
+                os.mkdir(self._directory(path), 0o755)
+            except FileNotFoundError:  # somebody tidied the empty ones above
+                continue
+            except FileExistsError:
+                return False
+            return True
 
     def _enable_down_to(self, path: str) -> None:
         """Every folder down to *path* exists and hands the controllers on."""
@@ -86,27 +104,20 @@ class CgroupsV2:
                         raise
             self._enabled.add(folder)
 
-    def _apply(self, directory: str, resources: Mapping[str, Any]) -> None:
-        for file, value in _settings(resources, directory):
-            try:
-                write(f"{directory}/{file}", value)
-            except FileNotFoundError as error:
-                if file == "memory.swap.max":  # a kernel without swap accounting: Docker only warns
-                    continue
-                raise InvalidArgument(f"cannot set {file} to {value}: this host does not offer it") from error
-            except OSError as error:
-                reason = os.strerror(error.errno or 0).lower()
-                raise InvalidArgument(f"cannot set {file} to {value}: {reason}") from error
+    def _apply(self, directory: str, resources: Mapping[str, Any], *, live: bool) -> None:
+        settings = limits_v2.settings(resources, directory, self._available, live=live)
         devices = resources.get("devices")
+        limit_devices = None
         if devices and self._limit_devices is not None:
-            self._limit_devices(directory, devices)
+            limit_devices = functools.partial(self._limit_devices, directory, devices)
+        write_all(settings, lambda _: directory, live=live, last=limit_devices)
 
     def update(self, path: str, resources: Mapping[str, Any]) -> None:
         """See the protocol. Raises `NotFound` where there is no group."""
         directory = self._directory(path)
         if not os.path.isdir(directory):
             raise NotFound(f"no cgroup {path}")
-        self._apply(directory, resources)
+        self._apply(directory, resources, live=True)
 
     def processes(self, path: str) -> list[int]:
         """See the protocol."""
@@ -171,49 +182,3 @@ class CgroupsV2:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except FileNotFoundError:
             return []
-
-
-def weight(shares: int) -> int:
-    """``cpu.weight`` (1 to 10000) for version 1's *shares* (2 to 262144), as runc and systemd convert them."""
-    return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
-
-
-def _settings(resources: Mapping[str, Any], directory: str) -> Iterator[tuple[str, str]]:
-    """OCI resources as (file, value)."""
-    yield from _memory(resources.get("memory") or {})
-    cpu: Mapping[str, Any] = resources.get("cpu") or {}
-    if cpu.get("shares"):
-        yield "cpu.weight", str(weight(cpu["shares"]))
-    if cpu.get("quota") or cpu.get("period"):
-        had = read(f"{directory}/cpu.max").split()
-        quota = cpu.get("quota") or number(had[0] if had else "", -1)
-        period = cpu.get("period") or number(had[1] if len(had) > 1 else "", _DEFAULT_PERIOD_US)
-        yield "cpu.max", f"{quota if quota > 0 else 'max'} {period}"
-    if cpu.get("cpus"):
-        yield "cpuset.cpus", cpu["cpus"]
-    if cpu.get("mems"):
-        yield "cpuset.mems", cpu["mems"]
-    pids = (resources.get("pids") or {}).get("limit")
-    if pids:
-        yield "pids.max", str(pids) if pids > 0 else "max"
-    block: Mapping[str, Any] = resources.get("blockIO") or {}
-    if block.get("weight"):
-        yield "io.weight", f"default {1 + (block['weight'] - 10) * 9999 // 990}"
-    for device in block.get("weightDevice") or ():
-        yield "io.weight", f"{device['major']}:{device['minor']} {1 + (device['weight'] - 10) * 9999 // 990}"
-    for key, name in _THROTTLES.items():
-        for device in block.get(key) or ():
-            yield "io.max", f"{device['major']}:{device['minor']} {name}={device['rate']}"
-
-
-def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    limit, swap = memory.get("limit"), memory.get("swap")
-    if swap:
-        if swap < 0:
-            yield "memory.swap.max", "max"
-        elif limit and limit > 0:
-            yield "memory.swap.max", str(max(swap - limit, 0))  # OCI counts memory and swap together
-    if limit:
-        yield "memory.max", str(limit) if limit > 0 else "max"
-    if memory.get("reservation"):
-        yield "memory.low", str(memory["reservation"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
 from scow_runtime_native import cgroups, device_program, namespaces, plan
+from scow_runtime_native.cgroups_hybrid import CgroupsHybrid
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
 from scow_runtime_native.plan_hooks import state_base
@@ -28,15 +30,19 @@ class NativeRuntime:
     child_module = "scow_runtime_native.child"
 
     def __init__(self, context: DriverContext, hierarchies: cgroups.Hierarchies | None = None) -> None:
-        self._parent = f"{context.settings.get('cgroup_parent', 'scow').strip('/')}/{context.engine}"
+        top = context.settings.get("cgroup_parent", "scow").strip("/")
+        self._parent = f"{top}/{context.engine}"
+        self._relative = f"{self._parent}.paths"  # not below the parent, whose groups are containers
         self._elsewhere = context.run_dir / "cgroup-paths"  # a file a container that has a cgroup parent of its own
         self._hierarchies = hierarchies or cgroups.detect_host()
         self._compiler = Compiler(context.state_dir / "seccomp")
         self._cgroups: cgroups.Manager
         if self._hierarchies.unified:
             self._cgroups = CgroupsV2(self._hierarchies, device_program.attach)
+        elif self._hierarchies.version == "hybrid":
+            self._cgroups = CgroupsHybrid(self._hierarchies, top)
         else:
-            self._cgroups = CgroupsV1(self._hierarchies)
+            self._cgroups = CgroupsV1(self._hierarchies, top)
 
     def check(self) -> None:
         """See the protocol."""
@@ -58,40 +64,48 @@ class NativeRuntime:
         from scow.ports.runtime import RuntimeInfo
 
         seccomp = library_version()
-        controllers = self._hierarchies.v2_controllers if self._hierarchies.unified else self._hierarchies.v1
+        controllers = {*self._hierarchies.v1, *self._hierarchies.v2_controllers}
         return RuntimeInfo(
             version=version("scow-runtime-native"),
             cgroup_version=self._hierarchies.version,
             cgroup_driver="cgroupfs",
             security_options=("name=seccomp,profile=builtin",) if seccomp else (),
-            features={"libseccomp": seccomp, "controllers": sorted(controllers)},
+            features={"libseccomp": seccomp, "controllers": sorted(controllers), "user_namespaces": True},
         )
 
     def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> dict[str, Any]:
         """See the protocol."""
         linux: Mapping[str, Any] = spec.get("linux", {})
         seccomp = self._compiler.compile(linux.get("seccomp"))
+        resources = linux.get("resources") or {}
         path = self._new_path(linux.get("cgroupsPath", "")) or f"{self._parent}/{id}"
-        made = plan.container_plan(id, spec, root, bundle, self._cgroups.join_record(path), seccomp)
+        made = plan.container_plan(id, spec, root, bundle, self._cgroups.join_record(path, resources), seccomp)
         if path != f"{self._parent}/{id}":
             self._elsewhere.mkdir(parents=True, exist_ok=True)
             (self._elsewhere / id).write_text(path)
-        self._cgroups.create(path, linux.get("resources") or {})
-        for warning in plan.capability_warnings(spec["process"].get("capabilities") or {}):
+        try:
+            self._cgroups.create(path, resources)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._elsewhere / id)
+            raise
+        for warning in made["process"].pop("warnings"):
             _warn(f"container {id[:12]}: {warning}")
         return made
 
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
-        linux = spec.get("linux") or {}
+        linux: Mapping[str, Any] = spec.get("linux") or {}
         kinds = namespaces.read(linux)
+        state = state_base(id, spec, self._bundle(spec))
         return {
             "id": id,
-            "cgroup": self._cgroups.join_record(self._path(id)),
+            "cgroup": self._cgroups.join_record(self._path(id), linux.get("resources") or {}),
+            "userns": "user" in kinds,
             "time": "time" in kinds,
             "own_root": bool(kinds["mount"]),  # another than that of the mount namespace it is in
             "process": plan.process_plan(
-                process, self._compiler.compile(linux.get("seccomp")), linux, state_base(id, spec, self._bundle(spec))
+                process, self._compiler.compile(linux.get("seccomp")), linux, state, "user" in kinds
             ),
         }
 
@@ -125,7 +139,10 @@ class NativeRuntime:
 
     def delete(self, id: str) -> None:
         """See the protocol."""
-        self._cgroups.delete(self._path(id))
+        path = self._path(id)
+        self._cgroups.delete(path)
+        if path.startswith(f"{self._relative}/"):
+            self._cgroups.tidy(os.path.dirname(path))
         try:
             os.unlink(self._elsewhere / id)
         except FileNotFoundError:
@@ -145,9 +162,15 @@ class NativeRuntime:
         return os.path.dirname((spec.get("root") or {}).get("path") or "/")
 
     def _new_path(self, asked: str) -> str:
-        """The spec's ``cgroupsPath`` relative to the hierarchies' roots; ``""`` where it leaves the choice to us."""
-        if ":" in asked:
-            raise InvalidArgument(f"cgroup path {asked!r} is for systemd; this runtime's driver is cgroupfs")
+        """The spec's ``cgroupsPath`` below the hierarchies' roots: an absolute one from there, a relative one from a
+        group of the engine's; ``""`` where it leaves the choice to us."""
+        if asked.count(":") == 2 and "/" not in asked:
+            raise InvalidArgument(
+                f"cgroup path {asked!r} has systemd's form slice:prefix:name, and this runtime makes cgroups itself",
+                hint="give a path such as /scow/web, or tell the caller that the cgroup driver is cgroupfs",
+            )
+        if asked and not asked.startswith("/"):
+            asked = f"/{self._relative}{os.path.normpath('/' + asked)}"
         return os.path.normpath("/" + asked).lstrip("/")
 
     def _path(self, id: str) -> str:

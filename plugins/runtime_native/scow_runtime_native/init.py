@@ -14,8 +14,9 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from scow.errors import SyscallError
 from scow.linux import syscalls as sys
-from scow_runtime_native import hooks, mount_changes, process, rootfs, scheduling, terminal
+from scow_runtime_native import hooks, mount_changes, process, rootfs, scheduling, terminal, userns
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
     os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
+    handed = userns.arrive(plan) if plan["userns"] else None
     with stage("namespaces"):
         for path, kind in plan["join"]:
             _join(path, kind)
@@ -52,7 +54,7 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
     if plan["join_mount"]:
         with stage("namespaces"):
             _join(plan["join_mount"], sys.CLONE_NEWNS)
-    root_fd, master = rootfs.enter(plan, tty)
+    root_fd, master = rootfs.enter(plan, tty, handed)
     if "startContainer" in plan["hooks"]:
         spec["before_execve"] = functools.partial(hooks.before_execve, plan)
     process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
@@ -69,13 +71,18 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     scheduling.run_on(spec["scheduling"], "final")
     process.prepare(spec, init_pid)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
+    if master >= 0 and plan["userns"]:
+        userns.give((0,), userns.owner_of(init_pid))
     with stage("joining the container"):
         own_root = mount_changes.open_root(init_pid) if plan["own_root"] else -1
-        sys.setns(pidfd, _NAMESPACES | (sys.CLONE_NEWTIME if plan["time"] else 0))
+        more = (sys.CLONE_NEWTIME if plan["time"] else 0) | (sys.CLONE_NEWUSER if plan["userns"] else 0)
+        sys.setns(pidfd, _NAMESPACES | more)
         os.close(pidfd)
         if own_root >= 0:
             mount_changes.change_root(own_root)
             os.close(own_root)
+    if plan["userns"]:
+        userns.become_root()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process.run(spec, tty, root_fd=root_fd, master=master)
 
@@ -92,10 +99,9 @@ def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
 
 
 def _join(path: str, kind: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        sys.setns(fd, kind)
-    except OSError as error:
+        userns.join(path, kind)
+    except SyscallError as error:
         if error.errno != errno.EINVAL:
             raise
         raise StageError(
@@ -104,8 +110,6 @@ def _join(path: str, kind: int) -> None:
             errno=errno.EINVAL,
             hint="or, for a user or time namespace, the process cannot be moved there",
         ) from error
-    finally:
-        os.close(fd)
 
 
 def bring_up_loopback() -> None:

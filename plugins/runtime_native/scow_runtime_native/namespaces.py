@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLONE = {
+    "user": sys.CLONE_NEWUSER,
     "pid": sys.CLONE_NEWPID,
     "network": sys.CLONE_NEWNET,
     "mount": sys.CLONE_NEWNS,
@@ -21,7 +22,7 @@ CLONE = {
 }
 """Those that clone(2) makes."""
 
-JOIN = {**CLONE, "cgroup": sys.CLONE_NEWCGROUP, "time": sys.CLONE_NEWTIME, "user": sys.CLONE_NEWUSER}
+JOIN = {**CLONE, "cgroup": sys.CLONE_NEWCGROUP, "time": sys.CLONE_NEWTIME}
 _FILES = {"network": "net", "mount": "mnt"}  # below /proc/<pid>/ns
 _CLOCKS = ("monotonic", "boottime")
 _IPC_SYSCTLS = frozenset(
@@ -43,6 +44,10 @@ def read(linux: Mapping[str, Any]) -> dict[str, str]:
             raise InvalidArgument(f"{kind} namespace: the path {path!r} is not absolute")
         found[kind] = path
     _check_mount(found)
+    if "user" in found and found["mount"]:
+        raise InvalidArgument(
+            "a user namespace of the container's own has no rights over a mount namespace that is joined"
+        )
     return found
 
 

@@ -10,13 +10,13 @@ import functools
 import os
 import re
 import resource
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys
 from scow.linux.mount_options import Options, attribute_changes, attributes, parse_options
-from scow_runtime_native import labels, namespaces, scheduling_plan
+from scow_runtime_native import labels, namespaces, plan_userns, scheduling_plan
 from scow_runtime_native import seccomp as profiles
 from scow_runtime_native.plan_hooks import hook_plan, state_base
 
@@ -47,6 +47,15 @@ _PROC_FILES = frozenset(
 _IN_NAMESPACE = re.compile(r"/proc/(\d+)/root(/.*)")  # a path of another process's mount namespace
 
 
+class Recipe(NamedTuple):
+    """`scow.ports.Mount`, without the import of all ports."""
+
+    type: str
+    source: str
+    target: str
+    options: tuple[str, ...]
+
+
 def container_plan(
     id: str,
     spec: Mapping[str, Any],
@@ -63,22 +72,26 @@ def container_plan(
     if linux.get("intelRdt"):
         raise InvalidArgument("the native runtime has no linux.intelRdt", hint="use a runtime such as crun")
     kinds = namespaces.read(linux)
-    if "user" in kinds:
-        raise InvalidArgument("the native runtime has no user namespaces", hint="use a runtime such as crun")
+    own_users = "user" in kinds
     hooks, state = hook_plan(spec), state_base(id, spec, bundle)
     private_cgroup = "cgroup" in kinds and not kinds["cgroup"]
     root_propagation = _root_propagation(linux.get("rootfsPropagation") or "")
     label = labels.mount_label(linux)
-    plans = [mount_plan(mount, cgroup, private_cgroup, label) for mount in spec.get("mounts") or ()]
+    plans = [mount_plan(mount, cgroup, private_cgroup, own_users, label) for mount in spec.get("mounts") or ()]
     if not root_propagation & sys.MS_SLAVE:  # what is bound is private anyhow
         for plan in plans:
             _drop_private(plan)
+    rootfs = str((spec.get("root") or {}).get("path", "rootfs"))
+    if not rootfs.startswith("/"):
+        rootfs = str(bundle / rootfs)
+    if not any(not mount.target for mount in root) and not kinds["mount"]:
+        root = [cast("Mount", Recipe("bind", rootfs, "", ("rbind",))), *root]
+    joined = {kind: path for kind, path in kinds.items() if path and kind not in ("pid", "mount")}
     return {
         "id": id,
         "clone": sum(namespaces.CLONE[kind] for kind, path in kinds.items() if kind in namespaces.CLONE and not path),
-        "join": [
-            [path, namespaces.JOIN[kind]] for kind, path in kinds.items() if path and kind not in ("pid", "mount")
-        ],
+        "userns": plan_userns.namespace_plan(linux, kinds, namespaces.JOIN, root),
+        "join": [[path, namespaces.JOIN[kind]] for kind, path in joined.items() if not own_users],
         "join_pid": kinds.get("pid") or None,
         "join_mount": kinds["mount"],
         "time": namespaces.time_offsets(linux, kinds) if "time" in kinds and not kinds["time"] else None,
@@ -88,8 +101,8 @@ def container_plan(
         "domainname": _own_name(spec, "domainname", kinds),
         "loopback": "network" in kinds and not kinds["network"],
         "sysctls": namespaces.sysctls(linux, kinds),
-        "rootfs": str(bundle / "rootfs"),
-        "root": [[mount.type, mount.source, mount.target, list(mount.options)] for mount in root],
+        "rootfs": rootfs,
+        "root": [[m.type, m.source, m.target, plan_userns.without_mapping_words(m.options)] for m in root],
         "root_propagation": root_propagation,
         "mounts": plans,
         "setup_dev": not any(plan["destination"].rstrip("/") == "/dev" and plan["kind"] == "bind" for plan in plans),
@@ -101,7 +114,7 @@ def container_plan(
         "init": bool((spec.get("annotations") or {}).get("scow.init")),
         "hooks": hooks,
         "state": state if hooks else {},
-        "process": process_plan(spec["process"], seccomp, linux, state),
+        "process": process_plan(spec["process"], seccomp, linux, state, own_users),
     }
 
 
@@ -110,11 +123,14 @@ def process_plan(
     seccomp: bytes,
     linux: Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
+    user_namespace: bool = False,
 ) -> dict[str, Any]:
     """The plan of one process. ``user.username`` (``name[:group]``) and ``user.groups`` (names or numbers) are looked
     up in the container; without them ``uid``, ``gid`` and ``additionalGids`` hold. *linux* is that of the container's
-    spec; *state*, what its states say (`state_base`), is for a seccomp agent."""
+    spec; *state*, what its states say (`state_base`), is for a seccomp agent. In a *user_namespace* there are all
+    rights to be had, over what it owns, also those that the engine lacks."""
     linux = linux or {}
+    rights = (2 << _last_capability()) - 1 if user_namespace else _own_rights()
     args = list(process.get("args") or ())
     if not args or not args[0]:
         raise InvalidArgument("no command specified")
@@ -138,12 +154,12 @@ def process_plan(
         "oom_score_adj": oom,
         "oom_score_asked": bool(oom),
         "capabilities": {
-            "effective": _mask(caps.get("effective")),
-            "permitted": _mask(caps.get("permitted")),
-            "inheritable": _mask(caps.get("inheritable")),
-            "ambient": _ambient(caps),
+            "effective": _mask(caps.get("effective"), rights),
+            "permitted": _mask(caps.get("permitted"), rights),
+            "inheritable": _mask(caps.get("inheritable"), rights),
+            "ambient": _ambient(caps, rights),
         },
-        "bounding_drop": _dropped(_mask(caps.get("bounding"))),
+        "bounding_drop": _dropped(_mask(caps.get("bounding"), rights), rights),
         "no_new_privs": bool(process.get("noNewPrivileges")),
         "seccomp": base64.b64encode(seccomp).decode(),
         "seccomp_flags": profiles.flags(linux.get("seccomp")),
@@ -151,6 +167,7 @@ def process_plan(
         "labels": labels.process_labels(process),
         "scheduling": scheduling_plan.read(process, linux),
         "console_size": _console_size(process),
+        "warnings": capability_warnings(caps, rights),
     }
 
 
@@ -160,24 +177,25 @@ def _console_size(process: Mapping[str, Any]) -> list[int]:
     return [int(size["height"]), int(size["width"])] if process.get("terminal") and size else []
 
 
-def _mask(names: Sequence[str] | None) -> int:
+def _mask(names: Sequence[str] | None, rights: int) -> int:
     """The bits of *names* that can be given."""
-    return capabilities.mask(name for name in names or () if name in capabilities.NUMBERS) & _own_rights()
+    return capabilities.mask(name for name in names or () if name in capabilities.NUMBERS) & rights
 
 
-def capability_warnings(caps: Mapping[str, Any]) -> list[str]:
+def capability_warnings(caps: Mapping[str, Any], rights: int) -> list[str]:
     """What the runtime must tell of capabilities that it cannot give (config.md, "Linux Process")."""
     asked = dict.fromkeys(name for names in caps.values() for name in names or ())
     unknown = [name for name in asked if name not in capabilities.NUMBERS]
-    lacking = [name for name in asked if name not in unknown and not capabilities.mask([name]) & _own_rights()]
+    lacking = [name for name in asked if name not in unknown and not capabilities.mask([name]) & rights]
     return [f"unknown capability {name!r} is left out" for name in unknown] + [
         f"the capability {name} is left out: the runtime itself lacks it" for name in lacking
     ]
 
 
-def _ambient(caps: Mapping[str, Any]) -> list[int]:
+def _ambient(caps: Mapping[str, Any], rights: int) -> list[int]:
     """The kernel raises what is permitted and inheritable; what is not is left out, as runc and crun do."""
-    wanted = _mask(caps.get("ambient")) & _mask(caps.get("permitted")) & _mask(caps.get("inheritable"))
+    wanted = _mask(caps.get("ambient"), rights)
+    wanted &= _mask(caps.get("permitted"), rights) & _mask(caps.get("inheritable"), rights)
     return [capabilities.NUMBERS[name] for name in capabilities.names(wanted)]
 
 
@@ -191,9 +209,9 @@ def _last_capability() -> int:
     return capabilities.last()
 
 
-def _dropped(bounding: int) -> list[int]:
-    """What is to be dropped from the bounding set; what the engine itself lacks is not there anyhow."""
-    gone = _own_rights() & ~bounding
+def _dropped(bounding: int, rights: int) -> list[int]:
+    """What is to be dropped from the bounding set, which is *rights* before."""
+    gone = rights & ~bounding
     return [number for number in range(_last_capability() + 1) if gone >> number & 1]
 
 
@@ -218,17 +236,25 @@ def _amount(value: int) -> int:
 
 
 def mount_plan(
-    mount: Mapping[str, Any], cgroup: Mapping[str, Any], private_cgroup: bool, label: str = ""
+    mount: Mapping[str, Any],
+    cgroup: Mapping[str, Any],
+    private_cgroup: bool,
+    user_namespace: bool = False,
+    label: str = "",
 ) -> dict[str, Any]:
     """One OCI mount with its options parsed; *kind* says how the child makes it. *label* is the SELinux context of the
     container's own filesystems."""
     destination, fstype = "/" + str(mount["destination"]).lstrip("/"), str(mount.get("type") or "")
     _check_destination(os.path.normpath(destination), fstype)
-    options = parse_options(mount.get("options") or ())
+    words = list(mount.get("options") or ())
+    options = parse_options(plan_userns.without_mapping_words(words))
+    mapping = plan_userns.mount_mapping(mount, words, user_namespace)
     if options.flags & sys.MS_REMOUNT:
         return _remount_plan(destination, options)
     if fstype == "bind" or options.flags & sys.MS_BIND:
-        return _bind_plan(destination, str(mount.get("source") or ""), options)
+        return _bind_plan(destination, str(mount.get("source") or ""), options, mapping)
+    if mapping:
+        raise InvalidArgument(f"mount {destination}: only bind mounts can be idmapped")
     kind = fstype if fstype in ("proc", "sysfs", "tmpfs", "cgroup") else "filesystem"
     plan: dict[str, Any] = {
         "kind": kind,
@@ -290,7 +316,9 @@ def _check_destination(path: str, fstype: str) -> None:
         raise InvalidArgument(f"{path!r} cannot be mounted because it is inside /proc")
 
 
-def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any]:
+def _bind_plan(
+    destination: str, source: str, options: Options, mapping: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """*live*: the mount goes on exchanging mounts with the host, by its *propagation*."""
     if not source.startswith("/"):
         raise InvalidArgument(f"bind mount {destination}: the source {source!r} is not absolute")
@@ -309,6 +337,7 @@ def _bind_plan(destination: str, source: str, options: Options) -> dict[str, Any
         "clear": unwanted,
         "set_recursive": options.recursive,
         "clear_recursive": options.recursive_cleared,
+        "idmap": mapping,
         "live": bool(live),
         "propagation": list(options.propagation),
     }

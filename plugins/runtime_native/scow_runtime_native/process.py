@@ -27,8 +27,7 @@ _READY = b'{"ready": true}\n'
 def prepare(spec: dict[str, Any], init_pid: int = 0) -> None:
     """What needs the host's /proc and paths: the OOM score, the labels that execve changes to, and the seccomp agent.
     *init_pid*: the container's init, for an exec."""
-    if spec["oom_score_adj"] is not None:
-        _set_oom_score(spec["oom_score_adj"], asked=spec["oom_score_asked"])
+    set_oom_score(spec)
     for file, text in spec["labels"]:
         with stage(f"security label {text}"):
             _write(f"/proc/self/attr/{file}", text.encode())
@@ -44,11 +43,15 @@ def _write(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _set_oom_score(value: int, *, asked: bool) -> None:
+def set_oom_score(spec: dict[str, Any], pid: str = "self") -> None:
+    """The OOM score of the process *pid* is what *spec* says, if it says."""
+    value = spec["oom_score_adj"]
+    if value is None:
+        return
     try:
-        _write("/proc/self/oom_score_adj", str(value).encode())
+        _write(f"/proc/{pid}/oom_score_adj", str(value).encode())
     except OSError as error:
-        if asked:
+        if spec["oom_score_asked"]:
             raise StageError(
                 f"cannot set oom_score_adj to {value}: {describe(error)}",
                 stage="",
@@ -62,13 +65,17 @@ def _set_rlimits(spec: dict[str, Any]) -> None:
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as error:
-            had = resource.getrlimit(number)[1]
-            raise StageError(
-                f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
-                stage="",
-                errno=getattr(error, "errno", 0) or errno.EPERM,
-                hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
-            ) from error
+            raise limit_refused(name, soft, hard, resource.getrlimit(number)[1], error) from error
+
+
+def limit_refused(name: str, soft: int, hard: int, had: int, error: Exception) -> StageError:
+    """What is said where a limit cannot be set."""
+    return StageError(
+        f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
+        stage="",
+        errno=getattr(error, "errno", 0) or errno.EPERM,
+        hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
+    )
 
 
 def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wanted: bool = False) -> NoReturn:
@@ -154,6 +161,23 @@ def _give_stdio(uid: int) -> None:
                 raise
 
 
+def _set_user(user: users.User) -> None:
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        groups = ",".join(map(str, user.groups))
+        raise StageError(
+            f"user {user.uid} with groups {groups}: the user namespace does not have all of these ids",
+            stage="setting the user",
+            errno=errno.EINVAL,
+            hint="it has those that /proc/<pid>/uid_map and gid_map of the container show",
+        ) from error
+
+
 def _set_identity(spec: dict[str, Any], user: users.User) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter hold.
 
@@ -168,9 +192,7 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
     with stage("setting the user"):
         if user.uid:
             sys.prctl(sys.PR_SET_KEEPCAPS, 1)
-        os.setgroups(user.groups)
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
+        _set_user(user)
     with stage("capabilities"):
         caps = spec["capabilities"]
         if user.uid and spec["named_user"]:  # by the engine, which as Docker gives them to root only

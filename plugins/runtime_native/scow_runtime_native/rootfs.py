@@ -21,6 +21,8 @@ from scow_runtime_native.failure import StageError, stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from scow_runtime_native.userns import Handed
+
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
 
@@ -33,28 +35,21 @@ class Recipe(NamedTuple):
     options: Sequence[str]
 
 
-def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
+def enter(plan: dict[str, Any], tty: bool, handed: Handed | None = None) -> tuple[int, int]:
     """The caller's root is the container's, complete: a descriptor (O_PATH) of it, and with *tty* the master of the
-    terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is)."""
-    rootfs = plan["rootfs"]
-    with stage("mounting the root filesystem"):
-        live = {}
-        if not plan["join_mount"]:  # whose propagation is others' too
-            live = binds.open_live(plan["mounts"])
-            sys.mount(None, "/", None, sys.MS_REC | (plan["root_propagation"] & sys.MS_SLAVE or sys.MS_PRIVATE))
-        root = [Recipe(*recipe) for recipe in plan["root"]]
-        if not any(not mount.target for mount in root) and not plan["join_mount"]:
-            root.insert(0, Recipe("bind", rootfs, "", ("rbind",)))
-        mounts.mount_all(root, rootfs)
-        root_fd = os.open(rootfs, _DIRECTORY | os.O_CLOEXEC)
-    for entry in plan["mounts"]:
+    terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is). *handed*: what was mounted for
+    a caller that has a user namespace."""
+    root_fd, trees = handed or _mount_root(plan)
+    for place, entry in enumerate(plan["mounts"]):
         with stage(f"mounting {entry['destination']}"):
-            if entry["kind"] == "bind":
-                binds.mount(root_fd, entry, live.get(entry["destination"]))
-            elif entry["kind"] == "remount":
+            if entry["kind"] == "remount":
                 mount_changes.remount(root_fd, entry)
+            elif entry["kind"] != "bind":
+                _mount(root_fd, entry, trees.get(place))
+            elif handed:
+                binds.place(root_fd, entry, trees[place])
             else:
-                _mount(root_fd, entry)
+                binds.mount(root_fd, entry, trees.get(place))
     master = terminal.take(root_fd) if tty and plan["process"]["own_terminal"] else -1
     if plan["setup_dev"]:
         with stage("making devices"):
@@ -81,6 +76,17 @@ def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
     return root_fd, master
 
 
+def _mount_root(plan: dict[str, Any]) -> tuple[int, dict[int, int]]:
+    """The root is mounted, for the caller alone: a descriptor of it, and the copies of live binds."""
+    with stage("mounting the root filesystem"):
+        live = {}
+        if not plan["join_mount"]:  # whose propagation is others' too
+            live = binds.open_live(plan["mounts"])
+            sys.mount(None, "/", None, sys.MS_REC | (plan["root_propagation"] & sys.MS_SLAVE or sys.MS_PRIVATE))
+        mounts.mount_all([Recipe(*recipe) for recipe in plan["root"]], plan["rootfs"])
+        return os.open(plan["rootfs"], _DIRECTORY | os.O_CLOEXEC), live
+
+
 def _finish_attributes(root_fd: int, plan: dict[str, Any]) -> None:
     for destination in plan["late_readonly"]:  # mounts that had to stay writable while the root was made
         fd = sys.openat2(root_fd, destination.lstrip("/"), os.O_PATH, resolve=sys.RESOLVE_IN_ROOT)
@@ -100,7 +106,8 @@ def _pivot(root_fd: int) -> None:
     os.chdir("/")
 
 
-def _mount(root_fd: int, entry: dict[str, Any]) -> None:
+def _mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
+    """*tree* is the filesystem where it is mounted already, detached."""
     kind, destination = entry["kind"], entry["destination"]
     if kind in ("proc", "sysfs"):
         fd = _ordinary_directory(root_fd, destination, entry["type"])
@@ -110,7 +117,10 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
     else:
         fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:
-        if entry.get("copy_up"):
+        if tree is not None:
+            binds.attach(tree, fd)
+            os.close(tree)
+        elif entry.get("copy_up"):
             mount_changes.mount_with_content(entry, fd)
         else:
             _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
@@ -126,7 +136,21 @@ def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> N
     try:
         sys.mount(entry["source"], target, entry["type"], entry["flags"], entry["data"])
     except OSError as error:
+        if error.errno == errno.EPERM and entry["kind"] == "sysfs":  # the network namespace is not our user namespace's
+            _bind_sysfs(target)
+            return
         raise SyscallError(error.errno or 0, "mount", f"{entry['type']} at {destination}") from error
+
+
+def _bind_sysfs(target: str) -> None:
+    """The host's /sys, read-only, is at *target*: for a container with a user namespace in a network of others."""
+    tree = sys.open_tree(sys.AT_FDCWD, "/sys", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_RECURSIVE)
+    try:
+        hardened = sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV | sys.MOUNT_ATTR_NOEXEC
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, hardened)
+        sys.move_mount(tree, "", sys.AT_FDCWD, target, sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS)
+    finally:
+        os.close(tree)
 
 
 def _ordinary_directory(root_fd: int, destination: str, fstype: str) -> int:
