@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,3 +226,23 @@ def test_a_mount_may_have_a_mapping_of_its_own_in_any_container(lab: Lab) -> Non
         running.plan = lab.runtime.create(running.id, running.spec, [recipe], bundle)
         assert running.create() == {"ready": True} and running.start() is None
         assert running.exec("stat", "-c", "%u", "/data/file")["output"] == f"{seen}\n"
+
+
+def test_a_user_namespace_with_clocks_of_its_own_hooks_and_a_copied_tmpfs(lab: Lab, tmp_path: Path) -> None:
+    """What else the runtime spec has goes with a user namespace too."""
+
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["namespaces"].append({"type": "time"})
+        spec["linux"]["timeOffsets"] = {"boottime": {"secs": 86_400}}
+        spec["mounts"].append({"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]})
+        script = f"cat > {tmp_path}/said; id -u > {tmp_path}/host"
+        inside = {"path": "/bin/sh", "args": ["sh", "-c", "id -u > /etc/inside"]}
+        spec["hooks"] = {
+            "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}],
+            "startContainer": [inside],
+        }
+
+    output = lab.sh("cut -d. -f1 /proc/uptime; head -1 /etc/passwd; cat /etc/inside", ids=IDS, change=change)
+    uptime, passwd, inside = output.splitlines()
+    assert int(uptime) > 86_400 and passwd.startswith("root:") and inside == "0"
+    assert (tmp_path / "host").read_text() == "0\n"
