@@ -125,7 +125,7 @@ def test_a_program_that_another_user_may_not_execute(daemon: Daemon) -> None:
 
 
 def test_a_working_directory_that_is_missing_or_none(daemon: Daemon) -> None:
-    told = _told(daemon, "exec", "-w", "/no/such", "job", "true", code=127)
+    told = _told(daemon, "exec", "-w", "/no/such", "job", "true", code=126)
     assert 'cannot change to the working directory "/no/such": no such file or directory' in told
     told = _told(daemon, "exec", "-w", "/etc/passwd", "job", "true", code=126)
     assert 'cannot change to the working directory "/etc/passwd": not a directory' in told

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
 from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
-from scow_runtime_native.failure import CANNOT_RUN, NOT_FOUND, StageError, describe, stage
+from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 _START_FD = 3
 _STATUS_FD = 4
@@ -142,8 +142,9 @@ def _change_directory(cwd: str, *, required: bool) -> bool:
 
 def _bad_cwd(cwd: str, number: int) -> StageError:
     text = os.strerror(number).lower()
-    kind = NOT_FOUND if number == errno.ENOENT else CANNOT_RUN  # as Docker's exit codes have it
-    return StageError(f'cannot change to the working directory "{cwd}": {text}', stage="chdir", kind=kind, errno=number)
+    return StageError(
+        f'cannot change to the working directory "{cwd}": {text}', stage="chdir", kind=CANNOT_RUN, errno=number
+    )
 
 
 def _give_stdio(uid: int) -> None:
