@@ -226,6 +226,11 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def _hook(script: str) -> dict[str, Any]:
+    """The ``hooks`` of a spec: one ``createRuntime`` hook, a shell script."""
+    return {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]}
+
+
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (Debian: busybox-static)")
 class RuntimeContract:
@@ -239,6 +244,11 @@ class RuntimeContract:
     @pytest.fixture
     def has_limits(self) -> bool:
         """Whether memory and processes can be limited on this host."""
+        return True
+
+    @pytest.fixture
+    def runs_hooks(self) -> bool:
+        """Whether the OCI hooks of a spec run, by the runtime itself or by the monitor for it."""
         return True
 
     @pytest.fixture
@@ -330,6 +340,25 @@ class RuntimeContract:
     def test_an_exec_may_have_another_user_and_directory(self, lab: Lab) -> None:
         result = lab.up().exec("sh", "-c", "id -u; pwd", user="web", working_dir="/tmp")
         assert result["output"] == "33\n/tmp\n"
+
+    def test_hooks_of_create_have_run_before_the_container_is_ready(
+        self, lab: Lab, tmp_path: Path, runs_hooks: bool
+    ) -> None:
+        if not runs_hooks:
+            pytest.skip("this runtime runs no OCI hooks")
+        running = lab.make("true", change=lambda spec: spec.update(hooks=_hook(f"cat > {tmp_path}/hooked")))
+        assert running.create() == {"ready": True}
+        state = json.loads((tmp_path / "hooked").read_text())
+        assert state["id"] == running.id and state["status"] == "creating" and state["pid"] > 0
+        assert running.start() is None and running.wait()[0] == 0
+
+    def test_a_failed_hook_is_named_and_the_program_does_not_run(self, lab: Lab, runs_hooks: bool) -> None:
+        if not runs_hooks:
+            pytest.skip("this runtime runs no OCI hooks")
+        running = lab.make("echo", "ran", change=lambda spec: spec.update(hooks=_hook("echo no bridge >&2; exit 3")))
+        status = running.create()
+        assert "createRuntime" in status["error"] and "exit status 3" in status["error"]
+        assert "no bridge" in status["error"] and "ran" not in running.wait()[1]
 
     def test_limits_hold_and_can_be_changed_live(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:
