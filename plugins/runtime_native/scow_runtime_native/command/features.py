@@ -10,7 +10,7 @@ from scow.linux.oci_hooks import KINDS
 from scow_runtime_native import seccomp
 
 OCI_MIN, OCI_MAX = "1.0.0", "1.2.0"
-NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "uts")
+NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 _ACTIONS = ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP")
 _OPERATORS = ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")
 _ARCHITECTURES = (
@@ -35,7 +35,7 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": list(NAMESPACES),
             "capabilities": list(capabilities.CAPABILITIES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": bool(seccomp.library_version()),
                 "actions": _prefixed("SCMP_ACT_", _ACTIONS),
@@ -47,7 +47,7 @@ def document() -> dict[str, Any]:
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",
