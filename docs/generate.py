@@ -28,6 +28,7 @@ from scow.cli.main import root
 from scow.engine import system
 from scow.host import EVENT_HOOKS
 from scow.ports import KINDS, DriverContext, DriverKind, Mount
+from scow_runtime_native.command.grammar import COMMANDS, GLOBAL
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference"
@@ -53,6 +54,9 @@ KEYS = {
     "subnet_pool": "CIDR, or several separated by commas, from which networks get their subnets.",
     "nft_table": "Name of the engine's nftables table (family `inet`).",
     "cgroup_parent": "Cgroup below which containers live: `<cgroup_parent>/<engine_name>/<container id>`.",
+    "userns": "`host` or `auto`: whether a container that does not say has a user namespace with ids of its own.",
+    "userns_size": "Number of uids and gids of each container with a user namespace.",
+    "userns_user": "Whose lines of `/etc/subuid` and `/etc/subgid` give them. Without lines: 1879048192 and above.",
     "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
@@ -356,6 +360,17 @@ def _routes(routes: Iterable[Route]) -> str:
     return table(("method", "path", "note"), rows)
 
 
+def runtime_page() -> str:
+    return page(
+        "scow-runtime",
+        "The native runtime as a command: [how to use it with podman, docker and containerd]"
+        "(../how-to/use-scow-runtime-with-podman.md). Exit codes: that of the process for `run` and `exec`, 1 after an "
+        "error, 255 where an exec failed.",
+        fenced(GLOBAL.text(), "text"),
+        *(f"## {name}\n\n{fenced(grammar.text(), 'text')}" for name, grammar in COMMANDS.items()),
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "config.md": config_page,
     "cli.md": cli_page,
@@ -363,6 +378,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "drivers.md": drivers_page,
     "errors.md": errors_page,
     "api.md": api_page,
+    "scow-runtime.md": runtime_page,
 }
 
 

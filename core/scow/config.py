@@ -18,6 +18,9 @@ key                       environment                     default
 ``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
 ``nft_table``             ``SCOW_NFT_TABLE``              ``scow``
 ``cgroup_parent``         ``SCOW_CGROUP_PARENT``          ``scow``
+``userns``                ``SCOW_USERNS``                 ``host``: or ``auto``, ids of its own for each container
+``userns_size``           ``SCOW_USERNS_SIZE``            65536: how many
+``userns_user``           ``SCOW_USERNS_USER``            ``scow``: whose lines of /etc/subuid and /etc/subgid
 ``cdi_spec_dirs``         ``SCOW_CDI_SPEC_DIRS``          ``/etc/cdi,/var/run/cdi``: a later one goes first
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
@@ -94,6 +97,9 @@ class Config:
     subnet_pool: str = "172.29.0.0/16"
     nft_table: str = "scow"
     cgroup_parent: str = "scow"
+    userns: str = "host"
+    userns_size: int = 65536
+    userns_user: str = "scow"
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     debug: bool = False
     trace_hooks: bool = False
@@ -281,6 +287,18 @@ def _cgroup(value: Any, key: str, origin: str) -> str:
     return name
 
 
+def _userns(value: Any, key: str, origin: str) -> str:
+    if value not in ("host", "auto"):
+        raise _wrong(key, origin, "host or auto", value)
+    return str(value)
+
+
+def _ids(value: Any, key: str, origin: str) -> int:
+    if not str(value).isdecimal() or not 1 <= int(value) <= 1 << 31:
+        raise _wrong(key, origin, "a number of ids", value)
+    return int(value)
+
+
 def _directories(value: Any, key: str, origin: str) -> tuple[str, ...]:
     return tuple(str(_path(item, key, origin)) for item in _strings(value, key, origin))
 
@@ -336,6 +354,9 @@ PARSERS: dict[str, Parser] = {
     "subnet_pool": _subnets,
     "nft_table": _identifier,
     "cgroup_parent": _cgroup,
+    "userns": _userns,
+    "userns_size": _ids,
+    "userns_user": _string,
     "cdi_spec_dirs": _directories,
     "debug": _flag,
     "trace_hooks": _flag,

@@ -1,4 +1,5 @@
-"""Runtimes alone: ``run`` of a bundle with a static busybox's ``true`` under runc and crun, and the floor in C.
+"""Runtimes alone: ``run`` of a bundle with a static busybox's ``true`` under runc, crun and scow-runtime, and the floor
+in C.
 
 A process in a mount namespace of its own times them, a name a line on its stdin, seconds a line on its stdout: crun
 refuses a hybrid cgroup layout, and entering a namespace for each run would be measured too.
@@ -20,6 +21,7 @@ from pathlib import Path
 from tests.daemon import busybox_tar
 
 FLOOR = "floor in C"
+OURS = "scow-runtime run"
 _TRUE = ["/bin/busybox", "true"]
 # hidden, not unmounted: crun makes folders in what lies there, and below a hybrid layout that is the host's own tmpfs
 _ENTER = '! mountpoint -q /sys/fs/cgroup/unified || mount -t tmpfs none /sys/fs/cgroup/unified; exec "$@"'
@@ -44,6 +46,8 @@ class Runtimes:
             if program := shutil.which(name):
                 _bundle(program, folder)
                 commands[f"{name} run"] = [program, "run", "-b", str(folder)]
+        if (ours := Path(sys.executable).with_name("scow-runtime")).exists() and (folder / "config.json").exists():
+            commands[OURS] = [str(ours), "--root", str(folder / "scow-runtime"), "run", "-b", str(folder)]
         for name in {FLOOR, "crun run", "runc run"} - set(commands):
             print(f"not paired: {name}: {'no C compiler' if name == FLOOR else 'it'} is not installed", flush=True)
         self.names = list(commands)

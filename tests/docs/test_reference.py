@@ -31,7 +31,8 @@ def test_a_page_is_what_the_generator_writes(name: str) -> None:
 
 
 def test_there_is_no_page_that_nobody_writes() -> None:
-    assert {path.name for path in generate.REFERENCE.iterdir()} == set(generate.PAGES)
+    by_hand = {"runtime.md"}  # has a test of its own
+    assert {path.name for path in generate.REFERENCE.iterdir()} == set(generate.PAGES) | by_hand
 
 
 def test_every_hook_is_there_with_its_arguments() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scow.linux.syscalls import MS_BIND, mount
 from tests.daemon import DOCKER, Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI")]
@@ -86,5 +87,18 @@ def test_any_moment_may_be_the_last(tmp_path: Path, seed: int) -> None:
     daemon.start()
     try:
         check(daemon)
+    finally:
+        daemon.cleanup()
+
+
+def test_a_mount_that_a_killed_daemon_left_is_gone_after_the_next_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "engine").start()
+    try:
+        daemon.stop(signal.SIGKILL)
+        left = daemon.root / "run/mnt/left"
+        left.mkdir(parents=True, exist_ok=True)
+        mount(str(left), str(left), None, MS_BIND)
+        daemon.start()
+        assert not left.exists()
     finally:
         daemon.cleanup()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from scow.engine import spec as specs
+from scow.engine.spec_security import check_rights
 from scow.errors import InvalidArgument
 from scow.linux import capabilities
 from scow.linux import syscalls as sys_
@@ -21,7 +22,7 @@ from scow.testing.runtime import record
 from scow.types import HostConfig
 from scow_runtime_native import NativeRuntime
 from scow_runtime_native.cgroups_v1 import CgroupsV1
-from scow_runtime_native.plan import container_plan, mount_plan, process_plan
+from scow_runtime_native.plan import capability_warnings, container_plan, mount_plan, process_plan
 
 CGROUP = CgroupsV1(Hierarchies({"memory": "/cg/memory", "cpu": "/cg/cpu,cpuacct", "cpuacct": "/cg/cpu,cpuacct"}))
 
@@ -47,27 +48,31 @@ def test_a_plan_is_json() -> None:
 def test_namespaces_become_clone_flags_or_paths_to_join() -> None:
     made = spec()
     made["linux"]["namespaces"] = [
-        {"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/proc/7/ns/net"}, {"type": "cgroup"},
+        {"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/proc/99999999/ns/net"}, {"type": "cgroup"},
     ]  # fmt: skip
+    made["hostname"] = ""
     result = plan(made)
     assert result["clone"] == sys_.CLONE_NEWNS | sys_.CLONE_NEWPID
-    assert result["join"] == [["/proc/7/ns/net", sys_.CLONE_NEWNET]] and result["cgroupns"] and not result["loopback"]
-    made["linux"]["namespaces"][1]["path"] = "/proc/7/ns/pid"
-    assert plan(made)["join_pid"] == "/proc/7/ns/pid"
+    assert (
+        result["join"] == [["/proc/99999999/ns/net", sys_.CLONE_NEWNET]]
+        and result["cgroupns"]
+        and not result["loopback"]
+    )
+    made["linux"]["namespaces"][1]["path"] = "/proc/99999999/ns/pid"
+    assert plan(made)["join_pid"] == "/proc/99999999/ns/pid"
     assert plan(made)["clone"] == sys_.CLONE_NEWNS
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "has no user namespaces"),
-        ({"linux": {"namespaces": [{"type": "pid"}]}}, "needs a mount namespace"),
+        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "user"}]}}, "needs linux.uidMappings"),
+        ({"linux": {"namespaces": [{"type": "pid"}]}}, "has no mount namespace"),
         ({"linux": {"namespaces": [{"type": "mount"}, {"type": "moon"}]}}, "unknown namespace type 'moon'"),
-        ({"hooks": {"prestart": [{"path": "/x"}]}}, "runs no OCI hooks"),
         ({"process": {"args": []}}, "no command specified"),
         ({"process": {"args": ["x"], "cwd": "rel"}}, "needs to be an absolute path"),
         ({"process": {"args": ["x"], "rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}}, "RLIMIT_X"),
-        ({"process": {"args": ["x"], "capabilities": {"effective": ["CAP_X"]}}}, "unknown capability 'CAP_X'"),
+        ({"process": {"args": ["x"], "rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2}}, "there twice"),
     ],
 )
 def test_what_the_runtime_does_not_offer_is_refused(change: dict[str, Any], message: str) -> None:
@@ -75,12 +80,21 @@ def test_what_the_runtime_does_not_offer_is_refused(change: dict[str, Any], mess
         plan({**spec(), **change})
 
 
-def test_a_capability_that_the_engine_lacks_cannot_be_given() -> None:
+def test_capabilities_that_cannot_be_given_are_left_out_with_a_warning() -> None:
+    missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
+    caps = {"bounding": ["CAP_X", *missing], "effective": ["CAP_X"]}
+    assert process_plan({"args": ["x"], "capabilities": caps}, b"")["capabilities"]["effective"] == 0
+    assert capability_warnings(caps, capabilities.bounding()) == ["unknown capability 'CAP_X' is left out"] + [
+        f"the capability {name} is left out: the runtime itself lacks it" for name in missing
+    ]
+
+
+def test_a_capability_that_the_engine_lacks_cannot_be_added_to_a_container() -> None:
     missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
     if not missing:
         pytest.skip("this process may pass every capability on")
     with pytest.raises(InvalidArgument, match=f"cannot give {missing[0]} to a container"):
-        process_plan({"args": ["x"], "capabilities": {"bounding": [missing[0]]}}, b"")
+        check_rights(HostConfig(cap_add=[missing[0]]))
 
 
 def test_options_of_mounts_are_parsed_once() -> None:
@@ -88,7 +102,7 @@ def test_options_of_mounts_are_parsed_once() -> None:
     assert entry["flags"] == sys_.MS_NOSUID and entry["late_readonly"] and entry["data"] == "size=1m"
     bind = mount_plan({"destination": "/b", "source": "/s", "options": ["rbind", "ro", "rro", "rslave"]}, {}, True)
     assert bind["recursive"] and bind["set"] == 0 and bind["set_recursive"] == sys_.MOUNT_ATTR_RDONLY
-    assert bind["live"] == sys_.MS_SLAVE and bind["live_recursive"]
+    assert bind["live"] and bind["propagation"] == [sys_.MS_SLAVE | sys_.MS_REC]
 
 
 def test_a_source_in_another_container_is_opened_in_its_mount_namespace() -> None:
@@ -96,7 +110,7 @@ def test_a_source_in_another_container_is_opened_in_its_mount_namespace() -> Non
     assert (bind["namespace"], bind["source"]) == ("/proc/7/ns/mnt", "/dev/shm")
 
 
-@pytest.mark.parametrize("destination", ["/", "/proc", "/proc/self/attr", "/x/../proc/sys", "relative"])
+@pytest.mark.parametrize("destination", ["/", "/proc", "/proc/self/attr", "/x/../proc/sys", "proc/sys"])
 def test_mounts_over_what_is_the_runtimes_are_refused(destination: str) -> None:
     with pytest.raises(InvalidArgument):
         mount_plan({"destination": destination, "type": "bind", "source": "/s"}, {}, True)

@@ -23,13 +23,14 @@ def host_config(flags: Flags, binds: list[str], port_bindings: Mapping[str, Any]
     policy = restart_policy(flags["restart"])
     if flags["rm"] and policy["Name"] not in ("", "no"):
         raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
+    mapped = [bind for text in flags["mount"] if (bind := mounts.idmapped_bind(text))]
     config: dict[str, Any] = {
         **resources(flags),
         **_devices(flags),
         **_names(flags),
         **paths,
-        "Binds": binds,
-        "Mounts": [mounts.mount(text) for text in flags["mount"]],
+        "Binds": [*binds, *mapped],
+        "Mounts": [mounts.mount(text) for text in flags["mount"] if not mounts.idmapped_bind(text)],
         "Tmpfs": mounts.tmpfs(flags["tmpfs"]),
         "VolumesFrom": list(flags["volumes_from"]),
         "VolumeDriver": flags["volume_driver"],
@@ -114,9 +115,9 @@ def _names(flags: Flags) -> dict[str, Any]:
     """Namespaces, DNS and hosts."""
     if flags["pid"] and not (flags["pid"] in ("host", "private") or flags["pid"].startswith("container:")):
         raise InvalidArgument(f"--pid: invalid PID mode {flags['pid']!r}", hint="use host or container:NAME")
-    for name in ("uts", "userns"):
-        if flags[name] not in (None, "", "host"):
-            raise InvalidArgument(f"--{name}: invalid mode {flags[name]!r}", hint="use host")
+    for name, known in (("uts", ("host",)), ("userns", ("host", "auto"))):
+        if flags[name] not in (None, "", *known):
+            raise InvalidArgument(f"--{name}: invalid mode {flags[name]!r}", hint=f"use {' or '.join(known)}")
     if flags["cgroupns"] not in (None, "", "host", "private"):
         raise InvalidArgument(f"--cgroupns: invalid CGROUP mode {flags['cgroupns']!r}", hint="use host or private")
     return {

@@ -9,7 +9,8 @@ from typing import Any
 from scow.cli.sizes import size
 from scow.errors import InvalidArgument
 
-_BARE = {"readonly", "ro", "volume-nocopy"}
+_BARE = {"readonly", "ro", "volume-nocopy", "idmap", "ridmap"}
+_OF_BINDS = {"type", "source", "target", "readonly", "bind-propagation", "idmap", "ridmap"}
 _SYNONYMS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _RECURSIVE = {
     "enabled": {},
@@ -53,6 +54,25 @@ def mount(text: str) -> dict[str, Any]:
         if chosen:
             result[f"{kind.capitalize()}Options"] = chosen
     return result
+
+
+def idmapped_bind(text: str) -> str:
+    """``--mount type=bind,…,idmap`` as a ``-v``, for which alone the API has that word; ``""`` for any other mount."""
+    fields = dict(_fields(text))
+    words: list[str] = [key for key in ("idmap", "ridmap") if key in fields]
+    if not words:
+        return ""
+    given = {"type": "volume", "source": "", "target": "", **fields}
+    if given["type"].lower() != "bind" or not given["source"] or not given["target"] or set(fields) - _OF_BINDS:
+        raise InvalidArgument(
+            f"{words[0]} in --mount {text!r}: only a bind with source and target can be idmapped",
+            hint="beside them it takes readonly and bind-propagation",
+        )
+    source: dict[str, Any] = {}
+    _source(source, given["source"])
+    words += ["ro"] if boolean(fields.get("readonly", "false"), "readonly") else []
+    words += [fields["bind-propagation"].lower()] if "bind-propagation" in fields else []
+    return f"{source['Source']}:{given['target']}:{','.join(words)}"
 
 
 def _fields(text: str) -> Iterable[tuple[str, str]]:

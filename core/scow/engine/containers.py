@@ -13,6 +13,7 @@ import msgspec
 from scow.engine import container_list, logs
 from scow.engine.create import create, name_conflict
 from scow.engine.detach import parse_keys
+from scow.engine.id_ranges import IdRanges
 from scow.engine.launch import build_spec, hold_volumes
 from scow.engine.lifecycle import Lifecycle
 from scow.engine.live import Live, WaitResult
@@ -64,6 +65,7 @@ class Containers:
         self.boot_id = _boot_id()
         self.closing = False
         self.lifecycle = Lifecycle(self)
+        self.ids = IdRanges(config.userns_size, config.userns_user)
         self._live: dict[str, Live] = {}
         self._names: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +78,8 @@ class Containers:
             record = read(row)
             self._live[record.id] = Live(record)
             self._names[record.name] = record.id
+            if record.ids is not None:
+                self.ids.hold(record.id, record.ids)
 
     def live(self, ref: str) -> Live:
         """By id, name or unique id prefix; raises `NotFound` ("No such container: x")."""

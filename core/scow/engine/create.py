@@ -21,6 +21,7 @@ from scow.engine.publish import bindings
 from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
 from scow.engine.signals import parse_signal
+from scow.engine.userns import give_ids
 from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.ports import LOG, RUNTIME, STORAGE
@@ -55,8 +56,9 @@ async def create(
     record, warnings = await _record(containers, request, name, image)
     new_volumes = [p.name for p in record.mounts if p.type == "volume" and not containers.volumes.known(p.name)]
     intent = OpenIntent(f"create:{record.id}", INTENT, record.id, msgspec.json.encode(new_volumes))
-    await containers.state.commit(intent, durable=False)
     async with AsyncExitStack() as undo:
+        undo.callback(containers.ids.release, record.id)
+        await containers.state.commit(intent, durable=False)
         undo.push_async_callback(containers.state.commit, CloseIntent(intent.id), durable=False)
         await _prepare_root(containers, record, timeline, undo)
         record = await _make_volumes(containers, record, new_volumes, undo)
@@ -92,6 +94,7 @@ async def _record(
     points, more = mount_points(config, host, containers.get)
     await _check_drivers(containers, host)
     endpoints = _endpoints(request, host)
+    ids = await give_ids(containers, id, host, points)
     record = Container(
         id=id,
         name=name,
@@ -107,6 +110,7 @@ async def _record(
         platform=image.config.os or "linux",
         storage_driver=containers.config.drivers["storage"],
         runtime=host.runtime,
+        ids=ids,
         mounts=tuple(points),
         endpoints=endpoints,
     )

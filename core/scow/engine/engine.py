@@ -19,6 +19,7 @@ from scow.engine.volumes import Volumes
 from scow.engine.zygote import Zygote
 from scow.events import Events
 from scow.host import PluginHost
+from scow.linux.mounts import umount_below
 from scow.ports import RUNTIME, STORAGE
 from scow.state import State
 
@@ -122,3 +123,7 @@ def _make_roots(data_root: Path, run_root: Path) -> None:
     ):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
+    scratch = run_root / "mnt"
+    umount_below(str(scratch))  # what a killed daemon was copying from
+    for left in scratch.iterdir():
+        left.rmdir()

@@ -8,6 +8,7 @@ Whatever was made is undone, last first, when a step fails.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -18,17 +19,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import device_requests, spec
+from scow.engine import device_requests, spec, userns
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
 from scow.engine.networks import shown_driver
 from scow.engine.publish import bindings
-from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument
+from scow.engine.spec_security import check_rights
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, Unavailable
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scow.engine.containers import Containers
     from scow.engine.live import Live
     from scow.engine.model import Container, EndpointRecord, MountPoint
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from scow.ports.runtime import Plan
 
 log = logging.getLogger(__name__)
+_LAST_WORDS_S = 10
 
 
 class Started(NamedTuple):
@@ -71,7 +76,12 @@ class Launch:
             with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
                 init = await self._create(monitor, plan)
             begun = time.perf_counter()
-            endpoints = await self._join_networks(init.pid, undo)
+            try:
+                endpoints = await self._join_networks(init.pid, undo)
+            except Unavailable:  # its namespace went with an init that failed: what that says is the cause
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
+                raise
             self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
             with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):
                 await monitor.ready()
@@ -122,7 +132,11 @@ class Launch:
             sources = await hold_volumes(self._containers, record, undo)
         with self._timeline.step("metadata", "core", "OCI runtime spec"):
             self._live.spec = built = await build_spec(self._containers, record, sources)
+            if built.get("hooks"):  # which find the bundle in the state that they are given, and read it
+                await asyncio.to_thread(write_bundle, self._directory, built)
         root = await drivers.call(STORAGE, record.storage_driver, "mounts", lambda d: d.mounts(record.id))
+        if record.ids is not None:  # on disk the owners stay those of the image
+            root = [replace(mount, options=(*mount.options, "idmap")) for mount in root]
         with self._timeline.step("runtime", record.runtime, "cgroup and plan"):
             runtime = await drivers.driver(RUNTIME, record.runtime)
             plan: Plan = await drivers.call(
@@ -199,6 +213,7 @@ class Launch:
 async def build_spec(containers: Containers, record: Container, sources: dict[str, str]) -> dict[str, Any]:
     """The OCI configuration of the container, as plugins left it; raises `Conflict` for a container that it joins and
     that does not run."""
+    check_rights(record.host_config)
     joined: dict[str, int] = {}
     files = None
     for kind, ref in spec.joins(record.host_config).items():
@@ -208,6 +223,8 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
         joined[kind] = other.state.pid
         if kind == "network":
             files = containers.directory(other.id)
+    if record.ids is not None and (pid := userns.joined_pid(containers, record.ids)):
+        joined["user"] = pid
     directory = containers.directory(record.id)
     built = spec.build(record, directory=directory, sources=sources, joined=joined, files=files)
     requests = record.host_config.device_requests
@@ -215,6 +232,13 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
         await asyncio.to_thread(device_requests.inject, built, requests, containers.config.cdi_spec_dirs)
     await containers.drivers.host.spec(record.id, built, record.host_config.annotations)
     return built
+
+
+def write_bundle(directory: Path, built: dict[str, Any]) -> None:
+    """*directory* is an OCI bundle: it has *built* as its ``config.json``."""
+    temporary = directory / "config.json.tmp"
+    temporary.write_bytes(msgspec.json.encode(built))
+    temporary.rename(directory / "config.json")
 
 
 async def hold_volumes(containers: Containers, record: Container, undo: AsyncExitStack | None = None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from scow.engine.id_ranges import IdRange
 from scow.ports.network import Attachment, Network
 from scow.types import ContainerConfig, CreateRequest, EndpointConfig, ExecRequest, HostConfig, ImageConfig
 
@@ -71,7 +72,8 @@ class EndpointRecord(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Container(msgspec.Struct, kw_only=True, frozen=True):
-    """A container. *request* is the create request as it was sent; *config* is that merged with the image's."""
+    """A container. *request* is the create request as it was sent; *config* is that merged with the image's; *ids* are
+    those of its user namespace, None with the host's."""
 
     id: str
     name: str
@@ -87,6 +89,7 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
     platform: str
     storage_driver: str
     runtime: str
+    ids: IdRange | None = None
     mounts: tuple[MountPoint, ...] = ()
     endpoints: dict[str, EndpointRecord] = {}
     state: ContainerState = ContainerState()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _SELINUX = frozenset({"z", "Z"})
 _CONSISTENCY = frozenset({"consistent", "cached", "delegated"})
+_MAPPED = frozenset({"idmap", "ridmap"})  # for containers with a user namespace; a volume is idmapped anyhow
+_KNOWN = frozenset({"ro", "rw", "nocopy"}) | _PROPAGATION | _SELINUX | _CONSISTENCY | _MAPPED
 
 
 def mount_points(
@@ -63,7 +65,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
         return _volume(_destination(parts[0]), "", volume_driver)
     source, destination = parts[0], _destination(parts[1])
     options = [word for word in (parts[2].split(",") if len(parts) == 3 else []) if word]
-    unknown = [word for word in options if word not in {"ro", "rw", "nocopy"} | _PROPAGATION | _SELINUX | _CONSISTENCY]
+    unknown = [word for word in options if word not in _KNOWN]
     if unknown:
         raise InvalidArgument(f"invalid mode: {','.join(options)}", hint=f"unknown: {', '.join(unknown)}")
     if "ro" in options and "rw" in options:

@@ -67,6 +67,7 @@ async def _remove_locked(containers: Containers, live: Live, volumes: bool) -> N
     await asyncio.to_thread(_remove_tree, containers.directory(record.id))
     await containers.state.commit(Delete(KIND, record.id))
     containers.forget(live)
+    containers.ids.release(record.id)
     for session in live.sessions:
         session.abort()
     live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))

@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from scow.engine.id_ranges import IdRange
     from scow.engine.model import Container
     from scow.types import HostConfig
 
 __all__ = ["build", "changed_limits", "exec_process", "joins", "namespace_path", "resources", "validate"]
 
-_PROC_NAMES = {"network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts"}
+_PROC_NAMES = {"network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts", "user": "user"}
 
 
 def namespace_path(kind: str, pid: int) -> str:
-    """Where the kernel shows the namespace of *kind* (``network``, ``pid``, ``ipc``, ``uts``) of process *pid*."""
+    """Where the kernel shows the namespace of *kind* (``network``, ``pid``, ``ipc``, ``uts``, ``user``) of *pid*."""
     return f"/proc/{pid}/ns/{_PROC_NAMES[kind]}"
 
 
@@ -53,24 +54,28 @@ def build(
 
     *directory* is the container's folder (its ``rootfs`` is the mount point); *sources* the host path of each volume
     and bind by destination (default: the mount point's own source); *joined* the PID of the init of the container
-    that is joined, for each kind in `joins`; *files* the folder of ``hosts``, ``hostname`` and ``resolv.conf``
-    (default: *directory*; another container's for ``--network container:``).
+    that is joined, for each kind in `joins` and for ``user`` where its user namespace is; *files* the folder of
+    ``hosts``, ``hostname`` and ``resolv.conf`` (default: *directory*; another container's for ``--network
+    container:``).
 
     The record has passed `validate`. Raises `InvalidArgument` for what only shows now (a device that is gone).
     """
     host = container.host_config
     caps = capabilities(host)
-    namespaces = _namespaces(host, joined or {})
+    namespaces = _namespaces(container, joined or {})
     limits = security(host, caps)
     own_network = {"type": "network"} in namespaces
+    ids = container.ids
     linux: dict[str, Any] = {
         "namespaces": namespaces,
         "resources": resources(host),
         "devices": device_nodes(host),
         "maskedPaths": limits.masked_paths,
         "readonlyPaths": limits.readonly_paths,
-        "sysctl": {**(defaults.NETWORK_SYSCTLS if own_network else {}), **host.sysctls},
+        "sysctl": {**(_network_sysctls(ids) if own_network else {}), **host.sysctls},
     }
+    if {"type": "user"} in namespaces and ids is not None:
+        linux.update(ids.mappings())
     if limits.seccomp is not None:
         linux["seccomp"] = limits.seccomp
     if host.cgroup_parent:
@@ -80,7 +85,7 @@ def build(
         "process": process(container, caps, limits),
         "root": {"path": str(directory / "rootfs"), "readonly": host.readonly_rootfs},
         "hostname": _hostname(container),
-        "domainname": container.config.domainname,
+        "domainname": "" if host.uts_mode == "host" else container.config.domainname,
         "mounts": mounts(container, files or directory, sources or {}, joined or {}, limits.writable_cgroups),
         "annotations": {**host.annotations, **({"scow.init": "true"} if host.init else {})},
         "linux": linux,
@@ -95,8 +100,16 @@ def _hostname(container: Container) -> str:
     return container.config.hostname or ("" if host.network_mode == "host" else container.id[:12])
 
 
-def _namespaces(host: HostConfig, joined: Mapping[str, int]) -> list[dict[str, str]]:
+def _network_sysctls(ids: IdRange | None) -> dict[str, str]:
+    """Groups that a user namespace does not have cannot be named in it."""
+    if ids is None:
+        return defaults.NETWORK_SYSCTLS
+    return {**defaults.NETWORK_SYSCTLS, defaults.PING_GROUPS: f"0 {ids.size - 1}"}
+
+
+def _namespaces(container: Container, joined: Mapping[str, int]) -> list[dict[str, str]]:
     """``mount`` always; the others new, joined by path, or left out, which means the host's."""
+    host = container.host_config
     namespaces = [{"type": "mount"}]
     for kind, mode in (
         ("network", host.network_mode),
@@ -114,4 +127,7 @@ def _namespaces(host: HostConfig, joined: Mapping[str, int]) -> list[dict[str, s
             namespaces.append({"type": kind})
     if host.cgroupns_mode == "private" or (not host.cgroupns_mode and not host.privileged):
         namespaces.append({"type": "cgroup"})
+    if container.ids is not None:
+        path = {"path": namespace_path("user", joined["user"])} if "user" in joined else {}
+        namespaces.append({"type": "user", **path})
     return namespaces

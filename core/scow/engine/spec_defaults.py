@@ -43,9 +43,10 @@ MASKED_PATHS = (
 
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
+PING_GROUPS = "net.ipv4.ping_group_range"
 NETWORK_SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
+    PING_GROUPS: "0 2147483647",
 }
 """Set in a network namespace of the container's own: low ports and ping need no root there (moby#41030)."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _FILES = {"resolv.conf": "/etc/resolv.conf", "hostname": "/etc/hostname", "hosts": "/etc/hosts"}
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _CONTRARY = {"exec": "noexec", "suid": "nosuid", "dev": "nodev"}
+_MAPPED_WORDS = frozenset({"idmap", "ridmap"})
 _ENGINE_WORDS = frozenset({"create", "nonrecursive", "ro-nonrecursive"})
 
 
@@ -32,14 +33,15 @@ def mounts(
     A mount of the user replaces the system's at the same place, and one of /dev all those below it.
     """
     host = container.host_config
-    own = [_user_mount(point, sources) for point in container.mounts]
+    mapped = container.ids is not None
+    own = [_user_mount(point, sources, mapped) for point in container.mounts]
     taken = {mount["destination"] for mount in own}
     own += [
         _tmpfs(posixpath.normpath(destination), tuple(word for word in options.split(",") if word))
         for destination, options in host.tmpfs.items()
         if posixpath.normpath(destination) not in taken
     ]
-    own += _files(files, host, {mount["destination"] for mount in own})
+    own += _files(files, host, {mount["destination"] for mount in own}, mapped)
     taken = {mount["destination"] for mount in own}
     system = [
         mount
@@ -82,8 +84,8 @@ def _bind(source: str, destination: str, *options: str) -> dict[str, Any]:
     return _mount(destination, "bind", source, *options)
 
 
-def _files(directory: Path, host: HostConfig, taken: set[str]) -> list[dict[str, Any]]:
-    access = ["ro"] if host.readonly_rootfs else []
+def _files(directory: Path, host: HostConfig, taken: set[str], mapped: bool) -> list[dict[str, Any]]:
+    access = (["ro"] if host.readonly_rootfs else []) + (["idmap"] if mapped else [])
     return [
         _bind(str(directory / name), destination, "bind", "rprivate", *access)
         for name, destination in _FILES.items()
@@ -91,8 +93,9 @@ def _files(directory: Path, host: HostConfig, taken: set[str]) -> list[dict[str,
     ]
 
 
-def _user_mount(point: MountPoint, sources: Mapping[str, str]) -> dict[str, Any]:
-    """A volume or bind. A read-only one is read-only throughout (Linux 5.12) unless it says ``ro-nonrecursive``."""
+def _user_mount(point: MountPoint, sources: Mapping[str, str], mapped: bool) -> dict[str, Any]:
+    """A volume or bind. A read-only one is read-only throughout (Linux 5.12) unless it says ``ro-nonrecursive``. In a
+    user namespace (*mapped*) the owners of a volume are the container's, those of a bind if it asks for that."""
     if point.type == "tmpfs":
         words = point.options if point.rw or "ro" in point.options else (*point.options, "ro")
         return _tmpfs(point.destination, words)
@@ -103,6 +106,8 @@ def _user_mount(point: MountPoint, sources: Mapping[str, str]) -> dict[str, Any]
         if recursive and "ro-nonrecursive" not in point.options:
             options.append("rro")
     options += [word for word in point.options if word not in _ENGINE_WORDS]
+    if mapped:
+        options += ["idmap"] if point.type == "volume" else [w for w in point.mode.split(",") if w in _MAPPED_WORDS]
     options.append(point.propagation or "rprivate")
     return _bind(sources.get(point.destination, point.source), point.destination, *options)
 

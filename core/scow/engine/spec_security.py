@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,22 @@ def capabilities(host: HostConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*kept, *add]))
 
 
+def check_rights(host: HostConfig) -> None:
+    """Raises `InvalidArgument` for a capability of ``--cap-add`` that the engine itself lacks."""
+    has = (*all_capabilities(), _ALL)
+    missing = [name for name in normalize(host.cap_add, "CapAdd") if name not in has]
+    if missing:
+        raise InvalidArgument(
+            f"cannot give {', '.join(missing)} to a container: the engine itself lacks it",
+            hint="start scowd with that capability, or do not add it",
+        )
+
+
+def has_apparmor() -> bool:
+    """Whether the host has AppArmor; profiles are ignored without, as by Docker, which the create warns of."""
+    return os.path.isdir("/sys/module/apparmor")
+
+
 def security(host: HostConfig, caps: tuple[str, ...]) -> Security:
     """What the security options of *host* mean for a container with the capabilities *caps*."""
     options = parse_options(host.security_opt)
@@ -132,7 +149,7 @@ def security(host: HostConfig, caps: tuple[str, ...]) -> Security:
     return Security(
         no_new_privileges=options.no_new_privileges,
         seccomp=_seccomp(options.seccomp, host.privileged, frozenset(caps)),
-        apparmor="" if options.apparmor == "unconfined" else options.apparmor,
+        apparmor=options.apparmor if options.apparmor != "unconfined" and has_apparmor() else "",
         writable_cgroups=host.privileged if options.writable_cgroups is None else options.writable_cgroups,
         masked_paths=masked if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=readonly if host.readonly_paths is None else list(host.readonly_paths),

@@ -76,7 +76,7 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         ("IPC", host.ipc_mode, ("", "host", "private", "shareable", "none")),
         ("UTS", host.uts_mode, ("", "host")),
         ("cgroup namespace", host.cgroupns_mode, ("", "host", "private")),
-        ("userns", host.userns_mode, ("", "host")),
+        ("userns", host.userns_mode, ("", "host", "auto")),
     ):
         other = what in ("PID", "IPC") and mode.startswith("container:") and len(mode) > len("container:")
         if mode not in known and not other:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,11 +17,10 @@ CONTROLLERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
+class Hierarchies(NamedTuple):
     """*v1*: mount point by controller (``name=systemd`` as ``systemd``); *v2*: mount point of the unified one."""
 
-    v1: Mapping[str, str] = field(default_factory=dict)
+    v1: Mapping[str, str] = MappingProxyType({})
     v2: str | None = None
     v2_controllers: frozenset[str] = frozenset()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scow.errors import SyscallError
 from scow.linux import syscalls as sys
-from scow.linux.mount_options import Options, attributes, parse_options
+from scow.linux.mount_options import Options, attribute_changes, attributes, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,7 +90,8 @@ def _mount_below(mount: Recipe, root_fd: int, target: str, shown: str) -> None:
                 _attach(mount, options, f"/proc/self/fd/{fd}")
             finally:
                 os.close(fd)
-        if options.flags & sys.MS_REMOUNT or options.propagation or options.recursive or _no_setattr:
+        recursive = options.recursive or options.recursive_cleared
+        if options.flags & sys.MS_REMOUNT or options.propagation or recursive or _no_setattr:
             fd = sys.openat2(root_fd, target, os.O_PATH, resolve=sys.RESOLVE_IN_ROOT)
             try:
                 _adjust(mount, options, f"/proc/self/fd/{fd}")
@@ -113,8 +114,8 @@ def _adjust(mount: Recipe, options: Options, path: str) -> None:
         sys.mount(None, path, None, options.flags, ",".join(options.data) or None)
     elif _is_bind(mount) and _no_setattr:
         _remount_bind(path, options)
-    elif options.recursive and not _is_bind(mount):
-        sys.mount_setattr(sys.AT_FDCWD, path, sys.AT_RECURSIVE, options.recursive)
+    elif (options.recursive or options.recursive_cleared) and not _is_bind(mount):
+        sys.mount_setattr(sys.AT_FDCWD, path, sys.AT_RECURSIVE, options.recursive, options.recursive_cleared)
     for propagation in options.propagation:
         sys.mount(None, path, None, propagation)
 
@@ -194,18 +195,19 @@ def _wants_directory(mount: Recipe) -> bool:
 def _bind(source: str, path: str, options: Options) -> None:
     """A bind mount whose attributes are set before it is visible; those of the source that nobody named are kept."""
     if _no_setattr:
-        if options.recursive:
+        if options.recursive or options.recursive_cleared:
             raise SyscallError(errno.ENOSYS, "mount_setattr", hint="recursive attributes need Linux 5.12")
         sys.mount(source, path, None, sys.MS_BIND | (options.flags & sys.MS_REC))
         return
-    wanted, unwanted = attributes(options.flags), attributes(options.cleared)
+    wanted, unwanted = attribute_changes(options)
     deep = sys.AT_RECURSIVE if options.flags & sys.MS_REC else 0
     tree = sys.open_tree(sys.AT_FDCWD, source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | deep)
     try:
         if wanted or unwanted:
             sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, wanted, unwanted)
-        if options.recursive:
-            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, options.recursive)
+        if options.recursive or options.recursive_cleared:
+            deep = sys.AT_EMPTY_PATH | sys.AT_RECURSIVE
+            sys.mount_setattr(tree, "", deep, options.recursive, options.recursive_cleared)
         sys.move_mount(tree, "", sys.AT_FDCWD, path, sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS)
     finally:
         os.close(tree)

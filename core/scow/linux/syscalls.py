@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import struct
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ _blocking = ctypes.CDLL(None, use_errno=True)  # releases the GIL: for calls tha
 _malloc_trim = getattr(_libc, "malloc_trim", None)  # glibc
 
 _OPENAT2_ATTEMPTS = 128
-_X86 = platform.machine() == "x86_64"
+_X86 = os.uname().machine == "x86_64"
 SYS_CLONE = 56 if _X86 else 220
 SYS_PIVOT_ROOT = 155 if _X86 else 41
 SYS_RT_SIGPROCMASK = 14 if _X86 else 135
@@ -78,7 +77,9 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
 
 AT_FDCWD = -100
@@ -101,6 +102,9 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70  # the whole field; relatime is 0
+MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
@@ -344,17 +348,13 @@ def join_session_keyring() -> None:
     _check(_libc.syscall(SYS_KEYCTL, ctypes.c_int(1), None, 0, 0, 0), "keyctl", "join session keyring")
 
 
-def seccomp_filter(program: bytes, flags: int = 0) -> None:
-    """The thread's system calls pass the classic BPF *program* (``sock_filter`` of 8 bytes each; seccomp(2))."""
+def seccomp_filter(program: bytes, flags: int = 0) -> int:
+    """The thread's system calls pass the classic BPF *program* (``sock_filter`` of 8 bytes each; seccomp(2)). Answers
+    the agent's descriptor with ``SECCOMP_FILTER_FLAG_NEW_LISTENER``, else 0."""
     instructions = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(instructions))
-    _check(
-        _libc.syscall(
-            SYS_SECCOMP, ctypes.c_uint(1), ctypes.c_uint(flags), ctypes.create_string_buffer(header, len(header))
-        ),
-        "seccomp",
-        "set filter",
-    )
+    header = ctypes.create_string_buffer(struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(instructions)), 16)
+    result: int = _libc.syscall(SYS_SECCOMP, ctypes.c_uint(1), ctypes.c_uint(flags), header)
+    return _check(result, "seccomp", "set filter")
 
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:

@@ -22,6 +22,7 @@ from scow.monitor import exit_record
 from scow.monitor import loop as ev
 from scow.monitor.control import Connection
 from scow.monitor.execs import Exec, Execs
+from scow.monitor.hooks import Hooks
 from scow.monitor.process import Failure, Process
 from scow.monitor.protocol import VERSION, Message, start_ticks
 from scow.monitor.requests import Refused, answerer, child_module, set_size
@@ -50,6 +51,7 @@ class Monitor:
         self._plan: dict[str, Any] = {}
         self._module = ""
         self._child: Any = None
+        self._hooks: Hooks | None = None
         self._exit_record = ""
         self._record: dict[str, Any] | None = None
         self._failure: Failure | None = None
@@ -152,6 +154,8 @@ class Monitor:
         set_size(self.stdio, message.get("size"))
         self.stdio.once = bool(message.get("stdin_once"))
         tty = bool(message.get("tty"))
+        if self._plan.get("hooks"):
+            self._hooks = Hooks(self.loop, self.process, self, self._plan)
         self.process.spawn(lambda ends: self._child.create(self._plan, ends, tty), tty, bool(message.get("open_stdin")))
         self.status = "created"
         return {"pid": self.process.pid, "start_ticks": self.process.start_ticks}
@@ -319,13 +323,25 @@ class Monitor:
                 exit_record.write(self._exit_record, record)
             except OSError as error:
                 sys.stderr.write(f"exit record of {self.id[:12]}: {error}\n")
-        self._close_listener()
-        self._broadcast({"event": "exit", **record})
-        self._maybe_end()
+        self._stopped(self._announce)
 
     def _finish_failed(self) -> None:
         self.status = "failed"
         self.stdio.finish()
+        self._stopped(self._leave)
+
+    def _stopped(self, then: Callable[[], None]) -> None:
+        if self._hooks:
+            self._hooks.stop(then)
+        else:
+            then()
+
+    def _announce(self) -> None:
+        self._close_listener()
+        self._broadcast({"event": "exit", **(self._record or {})})
+        self._maybe_end()
+
+    def _leave(self) -> None:
         self._close_listener()
         self._maybe_end()
 

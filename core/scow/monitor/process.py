@@ -52,8 +52,10 @@ class Process:
         self.start_ticks = 0
         self.exit_code = 0
         self.signal = 0
+        self.observer = observer
+        self.held = False  # its start byte waits until it is ready, whatever else it reads from the start pipe before
+        self.on_pause: Callable[[], None] | None = None  # it waits for `go_on` or `abandon`
         self._loop = loop
-        self._observer = observer
         self._start_fd = -1
         self._status_fd = -1
         self._pidfd = -1
@@ -86,15 +88,21 @@ class Process:
     def begin(self) -> None:
         """It executes its program as soon as it is set up. One with a terminal is held until that was taken from it."""
         self._begun = True
-        if self.state == "ready" or not self.stdio.tty:
-            self._write_start()
+        if self._start_fd >= 0 and (self.state == "ready" or not (self.stdio.tty or self.held)):
+            self.go_on()
+            self._close_start()
 
-    def _write_start(self) -> None:
+    def go_on(self) -> None:
+        """It waits no longer, where it does."""
         try:
-            os.write(self._start_fd, b"\n")
+            if self._start_fd >= 0:
+                os.write(self._start_fd, b"\n")
         except BrokenPipeError:
             pass  # it ended meanwhile, which its status tells
-        self._close_start()
+
+    def abandon(self, failure: Failure) -> None:
+        """It ends without ever executing its program, for a reason that the observer is told."""
+        self._fail(failure)
 
     def cancel(self) -> None:
         """It ends without ever executing its program."""
@@ -124,7 +132,7 @@ class Process:
         self._close_status()
         if self._begun and self.state == "ready":
             self.state = "running"
-            self._observer.started()
+            self.observer.started()
         else:
             self._fail({"message": "the process ended before its program was started", "kind": "setup"})
 
@@ -134,6 +142,8 @@ class Process:
             report = decode_json(line.decode())
             if report.get("ready"):
                 self._ready(report.get("console_fd"))
+            elif "hooks" in report and self.on_pause:
+                self.on_pause()
             elif "error" in report:
                 message = str(report["error"])
                 if report.get("stage") and report.get("kind", "setup") == "setup":
@@ -148,15 +158,15 @@ class Process:
             self._fail({"message": f"terminal: {error}", "kind": "setup", "errno": error.errno or 0})
             return
         self.state = "ready"
-        self._observer.ready()
-        if self._begun and self._start_fd >= 0:
-            self._write_start()
+        self.observer.ready()
+        if self._begun:
+            self.begin()
 
     def _fail(self, failure: Failure) -> None:
         if self.state not in ("failed", "ended"):
             self.state = "failed"
             self._close_start()
-            self._observer.failed(failure)
+            self.observer.failed(failure)
 
     def _ended(self, _events: int) -> None:
         while self._status_fd >= 0:  # a program that ran and is gone already was started before it ended
@@ -176,7 +186,7 @@ class Process:
             self._fail({"message": "the process ended before its program was started", "kind": "setup"})
         self.state = "ended"
         self._close_start()
-        self._observer.ended(self.exit_code, self.signal)
+        self.observer.ended(self.exit_code, self.signal)
 
     def _close_start(self) -> None:
         if self._start_fd >= 0:

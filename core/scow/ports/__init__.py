@@ -50,6 +50,9 @@ class Mount:
     *type* is a filesystem type (``overlay``, ``bind``, ``tmpfs``, ``proc`` …), *source* its device or path, *options*
     what mount(8) takes after ``-o`` (``ro``, ``rbind``, ``lowerdir=…``). *target* is relative to the root that is being
     made; ``""`` is that root itself.
+
+    Core adds the option ``idmap`` where a container has a user namespace: the owners on disk stay as they are, and the
+    mount shows them as the container's (an overlay: by idmapped layers).
     """
 
     type: str

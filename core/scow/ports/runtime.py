@@ -28,6 +28,12 @@ one in the container's own devpts instead, so that its name is a file there. It 
 makes it its controlling terminal, says ``{"ready": true, "console_fd": n}`` where *n* is its descriptor of the master,
 and keeps that open until its start byte comes: the monitor takes a duplicate by pidfd_getfd(2), which needs
 CAP_SYS_PTRACE, gives it the window size, and closes the host's. ``start_fd`` is written after that.
+
+A runtime that leaves the OCI hooks of the runtime's namespaces to the monitor has two more members in the init's plan:
+``hooks``, a list by kind of what `scow.linux.oci_hooks` runs, and ``state``, what every state of the container says.
+The monitor runs ``poststart`` before it tells that the container runs, and ``poststop`` before it tells that it ended.
+For ``prestart`` and ``createRuntime`` the init says ``{"hooks": "createRuntime"}`` and reads ``start_fd``: a byte lets
+it go on, its end ends it; only then does the start byte follow. A plan without ``hooks`` costs nothing.
 """
 
 from __future__ import annotations
@@ -53,6 +59,8 @@ class RuntimeInfo:
     cgroup_driver: str  # "cgroupfs" or "systemd"
     security_options: tuple[str, ...] = ()
     features: Mapping[str, Any] = field(default_factory=dict)
+    """``user_namespaces``: it makes containers with a user namespace of their own from specs that have one, and takes
+    the option ``idmap`` in the recipes of a root (`scow.ports.Mount`) and in bind mounts."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``, ``own_console``; ``fail``: a message,
 reported in place of ``ready``; ``raise``: what `create` raises; ``setup_s``: how long the set-up takes; ``oom``: what
-`oom_killed` answers.
+`oom_killed` answers. With ``hooks`` of the runtime's namespaces it waits for them before it is ready.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, st
         os.dup2(fd, number)
     if plan.get("setup_s"):
         time.sleep(plan["setup_s"])
+    if any(plan.get("hooks", {}).get(kind) for kind in ("prestart", "createRuntime")):
+        _report(status_fd, {"hooks": "createRuntime"})
+        if not os.read(start_fd, 1):
+            os._exit(1)
     if plan.get("fail"):
         _report(status_fd, {"error": plan["fail"], "stage": "root", "errno": 1, "kind": "setup"})
         os._exit(1)

@@ -39,7 +39,7 @@ class FakeRuntime:
 
     def info(self) -> RuntimeInfo:
         """Says that it is fake."""
-        return RuntimeInfo("fake", "2", "none")
+        return RuntimeInfo("fake", "2", "none", features={"user_namespaces": True})
 
     def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> Plan:
         """A plan of the child module from the spec's process."""

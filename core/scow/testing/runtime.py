@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scow.engine import spec as specs
+from scow.engine.id_ranges import IdRange
 from scow.engine.model import Container, MountPoint
 from scow.errors import InvalidArgument, NotFound
 from scow.ports import Mount
@@ -113,6 +114,7 @@ def record(
     config: ContainerConfig | None = None,
     host: HostConfig | None = None,
     mounts: Sequence[MountPoint] = (),
+    ids: IdRange | None = None,
 ) -> Container:
     """A container's record as the engine would have it."""
     return Container(
@@ -130,6 +132,7 @@ def record(
         platform="linux",
         storage_driver="overlay",
         runtime="native",
+        ids=ids,
         mounts=tuple(mounts),
     )
 
@@ -150,6 +153,7 @@ class Lab:
         host: HostConfig | None = None,
         mounts: Sequence[MountPoint] = (),
         joined: dict[str, int] | None = None,
+        ids: IdRange | None = None,
         change: Callable[[dict[str, Any]], None] | None = None,
     ) -> Running:
         """A container that is planned, with its cgroup, and not cloned yet. *change* may edit its OCI configuration."""
@@ -159,11 +163,13 @@ class Lab:
             (bundle / name).mkdir(parents=True)
         for name in ("hosts", "hostname", "resolv.conf"):
             (bundle / name).write_text(f"# {name}\n")
-        container = record(id, cmd, config, host, mounts)
+        container = record(id, cmd, config, host, mounts, ids)
         spec = specs.build(container, directory=bundle, joined=joined)
         if change is not None:
             change(spec)
-        options = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        options: tuple[str, ...] = (f"lowerdir={self.lower}", f"upperdir={bundle}/upper", f"workdir={bundle}/work")
+        if ids is not None:
+            options += ("idmap",)
         plan = self.runtime.create(id, spec, [Mount("overlay", "overlay", "", options)], bundle)
         running = Running(self.runtime, id, spec, json.loads(json.dumps(plan)))
         self._made.append(running)
@@ -220,6 +226,11 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def _hook(script: str) -> dict[str, Any]:
+    """The ``hooks`` of a spec: one ``createRuntime`` hook, a shell script."""
+    return {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]}
+
+
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (Debian: busybox-static)")
 class RuntimeContract:
@@ -233,6 +244,11 @@ class RuntimeContract:
     @pytest.fixture
     def has_limits(self) -> bool:
         """Whether memory and processes can be limited on this host."""
+        return True
+
+    @pytest.fixture
+    def runs_hooks(self) -> bool:
+        """Whether the OCI hooks of a spec run, by the runtime itself or by the monitor for it."""
         return True
 
     @pytest.fixture
@@ -325,6 +341,25 @@ class RuntimeContract:
         result = lab.up().exec("sh", "-c", "id -u; pwd", user="web", working_dir="/tmp")
         assert result["output"] == "33\n/tmp\n"
 
+    def test_hooks_of_create_have_run_before_the_container_is_ready(
+        self, lab: Lab, tmp_path: Path, runs_hooks: bool
+    ) -> None:
+        if not runs_hooks:
+            pytest.skip("this runtime runs no OCI hooks")
+        running = lab.make("true", change=lambda spec: spec.update(hooks=_hook(f"cat > {tmp_path}/hooked")))
+        assert running.create() == {"ready": True}
+        state = json.loads((tmp_path / "hooked").read_text())
+        assert state["id"] == running.id and state["status"] == "creating" and state["pid"] > 0
+        assert running.start() is None and running.wait()[0] == 0
+
+    def test_a_failed_hook_is_named_and_the_program_does_not_run(self, lab: Lab, runs_hooks: bool) -> None:
+        if not runs_hooks:
+            pytest.skip("this runtime runs no OCI hooks")
+        running = lab.make("echo", "ran", change=lambda spec: spec.update(hooks=_hook("echo no bridge >&2; exit 3")))
+        status = running.create()
+        assert "createRuntime" in status["error"] and "exit status 3" in status["error"]
+        assert "no bridge" in status["error"] and "ran" not in running.wait()[1]
+
     def test_limits_hold_and_can_be_changed_live(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:
             pytest.skip("this host cannot limit memory and processes")
@@ -334,6 +369,19 @@ class RuntimeContract:
         second = lab.runtime.stats(running.id)
         assert [sample["memory_stats"].get("limit") for sample in (first, second)] == [64 << 20, 32 << 20]
         assert [sample["pids_stats"].get("limit") for sample in (first, second)] == [20, 10]
+
+    def test_user_namespaces_are_the_containers_own_and_owners_on_disk_stay(self, lab: Lab, tmp_path: Path) -> None:
+        if not lab.runtime.info().features.get("user_namespaces"):
+            pytest.skip("the runtime does not declare user_namespaces")
+        (tmp_path / "shared").mkdir()
+        point = MountPoint(type="bind", destination="/shared", source=f"{tmp_path}/shared", mode="idmap")
+        running = lab.up(ids=IdRange(uid=300000, gid=400000, size=65536), mounts=[point])
+        maps = [Path(f"/proc/{running.pid}/{kind}_map").read_text().split() for kind in ("uid", "gid")]
+        assert maps == [["0", "300000", "65536"], ["0", "400000", "65536"]]
+        script = "id -u; stat -c '%u %g' /bin/busybox; touch /shared/made; chown 33:34 /shared/made"
+        assert running.exec("sh", "-ec", script)["output"].split() == ["0", "0", "0"]
+        made = (tmp_path / "shared/made").stat()
+        assert (made.st_uid, made.st_gid) == (33, 34)
 
     def test_a_kill_for_want_of_memory_is_known(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:

@@ -3,7 +3,8 @@
 Reads one JSON request a line on stdin and answers each with one on stdout. It holds one container, as a monitor does:
 ``create`` {plan, tty} → {pid, status}; ``start`` → {status}; ``exec`` {plan, tty} → {status, code, output}, run to its
 end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten) → {}; ``oom`` {plan} → {killed}.
-*status* is the JSON line of the status pipe, or null at its end.
+*status* is the JSON line of the status pipe, or null at its end. The plan's ``prestart`` and ``createRuntime`` hooks
+run as in a monitor; those after the start do not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import select
 import sys
 from typing import Any
 
-from scow.linux import syscalls
+from scow.errors import ScowError
+from scow.linux import oci_hooks, syscalls
 
 _TIMEOUT_S = 30
 _CHUNK = 65536
@@ -25,7 +27,8 @@ _CHUNK = 65536
 class Child:
     """A process that a child module made, with one pipe or pseudoterminal for all of its output."""
 
-    def __init__(self, spawn: Any, tty: bool) -> None:
+    def __init__(self, spawn: Any, tty: bool, plan: Any = None) -> None:
+        self._plan = plan or {}
         if tty:
             self.output, end = os.openpty()
             ends = (end, end, end)
@@ -49,6 +52,8 @@ class Child:
                 return None
             line += data
         status = json.loads(line.splitlines()[-1])
+        if "hooks" in status:
+            return self._run_hooks() or self.status()
         if "console_fd" in status:  # a terminal in the container's own devpts
             self._take(status.pop("console_fd"))
         return status
@@ -58,6 +63,18 @@ class Child:
         os.close(self.output)
         self.output = syscalls.pidfd_getfd(pidfd, fd)
         os.close(pidfd)
+
+    def _run_hooks(self) -> Any:
+        """None when the process may go on, else why it was ended."""
+        try:
+            for kind in ("prestart", "createRuntime"):
+                state = oci_hooks.state(self._plan["state"], kind, self.spawned.pid)
+                oci_hooks.run(kind, self._plan["hooks"].get(kind, ()), state)
+        except oci_hooks.HookFailed as error:
+            self.cancel()
+            return {"error": error.message, "stage": "", "errno": 0, "kind": "setup"}
+        os.write(self.spawned.start_fd, b"\n")
+        return None
 
     def start(self) -> Any:
         os.write(self.spawned.start_fd, b"\n")
@@ -102,7 +119,12 @@ def serve(module: Any) -> None:
         op, plan, tty = request["op"], request.get("plan"), bool(request.get("tty"))
         answer: dict[str, Any] = {}
         if op == "create":
-            init = Child(functools.partial(_call, module.create, plan, tty), tty)
+            try:
+                init = Child(functools.partial(_call, module.create, plan, tty), tty, plan)
+            except (ScowError, OSError) as error:
+                answer = {"pid": 0, "status": {"error": str(error), "stage": "", "errno": 0, "kind": "setup"}}
+                _say(answer)
+                continue
             answer = {"pid": init.spawned.pid, "status": init.status()}
         elif op == "oom":
             answer = {"killed": module.oom_killed(plan)}
@@ -116,8 +138,12 @@ def serve(module: Any) -> None:
             answer = init.finish()
         elif op == "exec":
             answer = _exec(module, plan, init.spawned.pid, tty)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        _say(answer)
+
+
+def _say(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def _call(create: Any, plan: Any, tty: bool, ends: tuple[int, int, int]) -> Any:

@@ -6,8 +6,7 @@ library and ``scow.linux`` throughout. The driver's modules are loaded when `Nat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # importing typing takes as long as starting Python; type checkers take this for True
 if TYPE_CHECKING:
     from scow_runtime_native.driver import NativeRuntime
 

@@ -14,29 +14,40 @@ from typing import TYPE_CHECKING, Any
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
+from scow_runtime_native import idmap
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 _CLONE = sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC
 
 
-def open_live(entries: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Copies of the sources that go on exchanging mounts with the host (slave, shared), by destination.
+def open_live(entries: Sequence[dict[str, Any]]) -> dict[int, int]:
+    """Copies of the sources that go on exchanging mounts with the host (slave, shared), by their place in *entries*.
 
     They are taken before the namespace turns private: a copy is in its source's peer group, while nothing else that is
     mounted here can reach the host.
     """
-    return {entry["destination"]: _open(entry) for entry in entries if entry["kind"] == "bind" and entry["live"]}
+    bound = [(place, entry) for place, entry in enumerate(entries) if entry["kind"] == "bind"]
+    return {place: open_source(entry) for place, entry in bound if entry["live"]}
 
 
 def mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
     """The bind *entry* is mounted inside *root_fd*; *tree* is its copy if it is live."""
     if tree is None:
-        tree = _open(entry)
+        tree = open_source(entry)
     try:
-        _set_attributes(tree, entry)
+        set_attributes(tree, entry)
+    except BaseException:
+        os.close(tree)
+        raise
+    place(root_fd, entry, tree)
+
+
+def place(root_fd: int, entry: dict[str, Any], tree: int) -> None:
+    """The detached mount *tree*, which is closed, is at the destination of *entry* inside *root_fd*."""
+    try:
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         target = mounts.open_target(root_fd, entry["destination"].strip("/") or ".", directory=directory)
         try:
@@ -86,7 +97,8 @@ def attach(tree: int, target: int) -> None:
     sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def _open(entry: dict[str, Any]) -> int:
+def open_source(entry: dict[str, Any]) -> int:
+    """A detached copy of what the bind *entry* shows. Raises `StageError` where it does not exist."""
     flags = _CLONE | (sys.AT_RECURSIVE if entry["recursive"] else 0)
     source = entry["source"]
     try:
@@ -118,12 +130,27 @@ def _open_elsewhere(namespace: str, source: str, flags: int) -> int:
         os.close(own)
 
 
-def _set_attributes(tree: int, entry: dict[str, Any]) -> None:
-    """Attributes that nobody named stay those of the source."""
+def set_attributes(tree: int, entry: dict[str, Any], user: int = -1) -> None:
+    """The copy *tree* has what *entry* asks for; attributes that nobody named stay those of the source. *user* is the
+    container's user namespace, for an idmapped mount without a mapping of its own."""
+    if entry["idmap"]:
+        _map_owners(tree, entry, user)
     if entry["set"] or entry["clear"]:
         sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, entry["set"], entry["clear"])
-    if entry["set_recursive"]:
-        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, entry["set_recursive"])
-    if entry["live"]:
-        flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if entry["live_recursive"] else 0)
-        sys.mount_setattr(tree, "", flags, propagation=entry["live"])
+    if entry["set_recursive"] or entry["clear_recursive"]:
+        deep = sys.AT_EMPTY_PATH | sys.AT_RECURSIVE
+        sys.mount_setattr(tree, "", deep, entry["set_recursive"], entry["clear_recursive"])
+    for propagation in entry["propagation"]:
+        flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if propagation & sys.MS_REC else 0)
+        sys.mount_setattr(tree, "", flags, propagation=propagation & ~sys.MS_REC)
+
+
+def _map_owners(tree: int, entry: dict[str, Any], user: int) -> None:
+    wanted = entry["idmap"]
+    own = idmap.namespace(wanted["uids"], wanted["gids"]) if wanted["uids"] else -1
+    try:
+        during = f"mounting {entry['destination']}"
+        idmap.apply(tree, own if own >= 0 else user, entry["source"], during, recursive=wanted["recursive"])
+    finally:
+        if own >= 0:
+            os.close(own)

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native import init, title
+from scow_runtime_native import init, timens, title, userns
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
 _signals: Iterable[int] = range(1, 65)
+_helpers: list[int] = []  # see `_serve`; not reaped yet
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -39,15 +41,20 @@ class Spawned(NamedTuple):
     status_fd: int
 
 
-def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
-    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"])
+def create(
+    plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, ends: tuple[int, int, int, int] | None = None
+) -> Spawned:
+    """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on. *ends*
+    are used, and closed, instead of two new pipes: read and write end of the start pipe, then of the status pipe."""
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"], ends=ends)
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
     """A further process in the container whose init is *init_pid* (as the monitor counts)."""
     pidfd = os.pidfd_open(init_pid)
     try:
+        if plan.get("userns"):
+            userns.give(stdio, userns.owner_of(init_pid))
         return _spawn(plan, stdio, init.run_exec, (plan, tty, init_pid, EXTRA_FD), 0, None, pidfd)
     finally:
         os.close(pidfd)
@@ -55,6 +62,8 @@ def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int],
 
 def kept(plan: dict[str, Any]) -> dict[str, Any]:
     """What `oom_killed` needs of *plan*: the rest, most of it the seccomp filter, need not stay in memory."""
+    while _helpers:  # they ended before the init was ready
+        os.waitpid(_helpers.pop(), 0)
     return {"cgroup": plan["cgroup"]}
 
 
@@ -90,28 +99,65 @@ def _spawn(
     clone_flags: int,
     pid_namespace: str | None,
     pidfd: int = -1,
+    ends: tuple[int, int, int, int] | None = None,
 ) -> Spawned:
     """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
-    ends: list[int] = []
+    made: list[int] = list(ends or ())
+    channel = userns.channel() if main is init.run and plan.get("userns") else None
     try:
-        ends += os.pipe()
-        ends += os.pipe()
-        pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+        while len(made) < 4:
+            made += os.pipe()
+        if plan.get("time") is None or pidfd >= 0:
+            pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+        else:
+            pid = timens.clone(plan["time"], lambda: _clone_into(plan, clone_flags, pid_namespace, pidfd))
     except BaseException:
-        for end in ends:
+        for end in made:
             os.close(end)
         raise
-    start_read, start_write, status_read, status_write = ends
+    start_read, start_write, status_read, status_write = made
     if pid == 0:
+        extra = channel[1].fileno() if channel else pidfd
         fds = (*stdio, start_read, status_write)
-        _child(fds if pidfd < 0 else (*fds, pidfd), main, arguments)
+        _child(fds if extra < 0 else (*fds, extra), main, arguments)
+    if channel:
+        _serve(plan, pid, stdio, channel, status_write)
     os.close(start_read)
     os.close(status_write)
     return Spawned(pid, start_write, status_read)
 
 
+def _serve(
+    plan: dict[str, Any],
+    pid: int,
+    stdio: tuple[int, int, int],
+    channel: tuple[socket.socket, socket.socket],
+    status: int,
+) -> None:
+    """A process of its own serves an init with a user namespace, and ends; it tells in the init's name what it cannot
+    do. Not the monitor: that would go into a foreign mount namespace, and keep the memory that it takes."""
+    ours, theirs = channel
+    helper = -1
+    try:
+        helper = sys.clone(0)
+        if helper == 0:
+            theirs.close()
+            userns.serve(plan, pid, stdio, ours)
+    except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
+        os.write(status, _report(error))
+    finally:
+        if helper == 0:
+            os._exit(0)
+        ours.close()
+        theirs.close()
+    if helper > 0:
+        _helpers.append(helper)
+
+
 def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:
     """clone, the child in another PID namespace where one is named; the caller's own is as before afterwards."""
+    if plan.get("userns") and pidfd < 0:
+        return userns.clone(plan, flags, _clone)
     if pid_namespace is None and pidfd < 0:
         return _clone(plan, flags)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

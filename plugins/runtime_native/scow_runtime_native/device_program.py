@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from scow.errors import SyscallError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_SYS_BPF = 321 if platform.machine() == "x86_64" else 280
+_SYS_BPF = 321 if os.uname().machine == "x86_64" else 280
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _GET_FD_BY_ID, _PROG_QUERY = 5, 8, 9, 13, 16
 _PROG_TYPE_CGROUP_DEVICE = 15
 _ATTACH_CGROUP_DEVICE = 6

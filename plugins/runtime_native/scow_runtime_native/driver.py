@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import DriverUnusable, InvalidArgument
 from scow.linux.hierarchies import detect_host
-from scow.ports.runtime import RuntimeInfo
-from scow_runtime_native import device_program, plan
+from scow_runtime_native import device_program, namespaces, plan
 from scow_runtime_native.cgroups_hybrid import CgroupsHybrid
 from scow_runtime_native.cgroups_v1 import CgroupsV1
 from scow_runtime_native.cgroups_v2 import CgroupsV2
+from scow_runtime_native.plan_hooks import state_base
 from scow_runtime_native.seccomp import Compiler, library_version
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from scow.linux.hierarchies import Hierarchies
     from scow.ports import DriverContext, Mount
+    from scow.ports.runtime import RuntimeInfo
     from scow_runtime_native import cgroups
 
 _NEEDED = (5, 12)  # mount_setattr; openat2, clone3 and close_range are older
@@ -49,7 +49,7 @@ class NativeRuntime:
 
     def check(self) -> None:
         """See the protocol."""
-        release = platform.release()
+        release = os.uname().release
         version = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
         if version < _NEEDED:
             raise DriverUnusable(f"the native runtime needs Linux 5.12 or newer, this is {release}")
@@ -64,6 +64,8 @@ class NativeRuntime:
         """See the protocol."""
         from importlib.metadata import version
 
+        from scow.ports.runtime import RuntimeInfo
+
         seccomp = library_version()
         controllers = {*self._hierarchies.v1, *self._hierarchies.v2_controllers}
         return RuntimeInfo(
@@ -71,7 +73,7 @@ class NativeRuntime:
             cgroup_version=self._hierarchies.version,
             cgroup_driver="cgroupfs",
             security_options=("name=seccomp,profile=builtin",) if seccomp else (),
-            features={"libseccomp": seccomp, "controllers": sorted(controllers)},
+            features={"libseccomp": seccomp, "controllers": sorted(controllers), "user_namespaces": True},
         )
 
     def create(self, id: str, spec: Mapping[str, Any], root: Sequence[Mount], bundle: Path) -> dict[str, Any]:
@@ -90,16 +92,24 @@ class NativeRuntime:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._elsewhere / id)
             raise
+        for warning in made["process"].pop("warnings"):
+            _warn(f"container {id[:12]}: {warning}")
         return made
 
     def exec(self, id: str, spec: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         """See the protocol."""
-        linux: Mapping[str, Any] = spec.get("linux", {})
-        profile = linux.get("seccomp")
+        linux: Mapping[str, Any] = spec.get("linux") or {}
+        kinds = namespaces.read(linux)
+        state = state_base(id, spec, self._bundle(spec))
         return {
             "id": id,
             "cgroup": self._cgroups.join_record(self._path(id), linux.get("resources") or {}),
-            "process": plan.process_plan(process, self._compiler.compile(profile), profile),
+            "userns": "user" in kinds,
+            "time": "time" in kinds,
+            "own_root": bool(kinds["mount"]),  # another than that of the mount namespace it is in
+            "process": plan.process_plan(
+                process, self._compiler.compile(linux.get("seccomp")), linux, state, "user" in kinds
+            ),
         }
 
     def processes(self, id: str) -> list[int]:
@@ -150,6 +160,10 @@ class NativeRuntime:
         """See the protocol. The engine's own cgroup goes with the last container's."""
         self._cgroups.tidy(self._parent)
 
+    def _bundle(self, spec: Mapping[str, Any]) -> str:
+        """The folder of the container of *spec*, as a seccomp agent is told it."""
+        return os.path.dirname((spec.get("root") or {}).get("path") or "/")
+
     def _new_path(self, asked: str) -> str:
         """The spec's ``cgroupsPath`` below the hierarchies' roots: an absolute one from there, a relative one from a
         group of the engine's; ``""`` where it leaves the choice to us."""
@@ -167,3 +181,9 @@ class NativeRuntime:
             return (self._elsewhere / id).read_text()
         except FileNotFoundError:
             return f"{self._parent}/{id}"
+
+
+def _warn(message: str) -> None:
+    import logging  # here: few specs give cause, and the command starts faster without
+
+    logging.getLogger(__name__).warning(message)

@@ -6,15 +6,17 @@ and ``scow.linux`` only; nothing is imported here after the fork.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
+import functools
 import os
-import socket
 import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from scow.errors import SyscallError
 from scow.linux import syscalls as sys
-from scow_runtime_native import process, rootfs, terminal
+from scow_runtime_native import hooks, mount_changes, process, rootfs, scheduling, terminal, userns
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
     os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
+    handed = userns.arrive(plan) if plan["userns"] else None
     with stage("namespaces"):
         for path, kind in plan["join"]:
             _join(path, kind)
@@ -42,12 +45,18 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
             sys.setdomainname(plan["domainname"])
         if plan["loopback"]:
             bring_up_loopback()
-        _new_keyring()
+        if plan.get("new_keyring", True):
+            _new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
-    root_fd, master = rootfs.enter(plan, tty)
+    if plan["join_mount"]:
+        with stage("namespaces"):
+            _join(plan["join_mount"], sys.CLONE_NEWNS)
+    root_fd, master = rootfs.enter(plan, tty, handed)
+    if "startContainer" in plan["hooks"]:
+        spec["before_execve"] = functools.partial(hooks.before_execve, plan)
     process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
@@ -55,14 +64,25 @@ def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoRe
     """The process joins the container of *init_pid* and *pidfd*, and becomes what *plan* says."""
     os.setsid()
     spec = plan["process"]
+    scheduling.run_on(spec["scheduling"], "initial")
     with stage("joining the container"):
         join_cgroup(plan["cgroup"], init_pid)
         _new_keyring()  # not the engine's, which may be that of root's login
-    process.prepare(spec)
+    scheduling.run_on(spec["scheduling"], "final")
+    process.prepare(spec, init_pid)
     master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
+    if master >= 0 and plan["userns"]:
+        userns.give((0,), userns.owner_of(init_pid))
     with stage("joining the container"):
-        sys.setns(pidfd, _NAMESPACES)
+        own_root = mount_changes.open_root(init_pid) if plan["own_root"] else -1
+        more = (sys.CLONE_NEWTIME if plan["time"] else 0) | (sys.CLONE_NEWUSER if plan["userns"] else 0)
+        sys.setns(pidfd, _NAMESPACES | more)
         os.close(pidfd)
+        if own_root >= 0:
+            mount_changes.change_root(own_root)
+            os.close(own_root)
+    if plan["userns"]:
+        userns.become_root()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     process.run(spec, tty, root_fd=root_fd, master=master)
 
@@ -79,19 +99,28 @@ def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
 
 
 def _join(path: str, kind: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        sys.setns(fd, kind)
-    finally:
-        os.close(fd)
+        userns.join(path, kind)
+    except SyscallError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StageError(
+            f"{path} is no namespace of the kind that the spec says",
+            stage="namespaces",
+            errno=errno.EINVAL,
+            hint="or, for a user or time namespace, the process cannot be moved there",
+        ) from error
 
 
 def bring_up_loopback() -> None:
     """``lo`` of the caller's network namespace is up, without netlink (netdevice(7))."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)  # `socket` costs memory and time, for names alone
+    try:
         request = struct.pack("16sh22x", b"lo", 0)
-        (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+    finally:
+        control.close()
 
 
 def _new_keyring() -> None:

@@ -11,11 +11,12 @@ import fcntl
 import os
 import resource
 import stat
+import struct
 import termios
 from typing import Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import execute, reaper, users
+from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 _START_FD = 3
@@ -23,13 +24,15 @@ _STATUS_FD = 4
 _READY = b'{"ready": true}\n'
 
 
-def prepare(spec: dict[str, Any]) -> None:
-    """What needs the host's /proc: the OOM score, and the AppArmor profile that execve changes to."""
-    if spec["oom_score_adj"] is not None:
-        _set_oom_score(spec["oom_score_adj"], asked=spec["oom_score_asked"])
-    if spec["apparmor"]:
-        with stage(f"AppArmor profile {spec['apparmor']}"):
-            _write("/proc/self/attr/exec", f"exec {spec['apparmor']}".encode())
+def prepare(spec: dict[str, Any], init_pid: int = 0) -> None:
+    """What needs the host's /proc and paths: the OOM score, the labels that execve changes to, and the seccomp agent.
+    *init_pid*: the container's init, for an exec."""
+    set_oom_score(spec)
+    for file, text in spec["labels"]:
+        with stage(f"security label {text}"):
+            _write(f"/proc/self/attr/{file}", text.encode())
+    if spec["seccomp_listener"]:
+        notify.connect(spec["seccomp_listener"], init_pid)
 
 
 def _write(path: str, data: bytes) -> None:
@@ -40,11 +43,15 @@ def _write(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _set_oom_score(value: int, *, asked: bool) -> None:
+def set_oom_score(spec: dict[str, Any], pid: str = "self") -> None:
+    """The OOM score of the process *pid* is what *spec* says, if it says."""
+    value = spec["oom_score_adj"]
+    if value is None:
+        return
     try:
-        _write("/proc/self/oom_score_adj", str(value).encode())
+        _write(f"/proc/{pid}/oom_score_adj", str(value).encode())
     except OSError as error:
-        if asked:
+        if spec["oom_score_asked"]:
             raise StageError(
                 f"cannot set oom_score_adj to {value}: {describe(error)}",
                 stage="",
@@ -58,13 +65,17 @@ def _set_rlimits(spec: dict[str, Any]) -> None:
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as error:
-            had = resource.getrlimit(number)[1]
-            raise StageError(
-                f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
-                stage="",
-                errno=getattr(error, "errno", 0) or errno.EPERM,
-                hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
-            ) from error
+            raise limit_refused(name, soft, hard, resource.getrlimit(number)[1], error) from error
+
+
+def limit_refused(name: str, soft: int, hard: int, had: int, error: Exception) -> StageError:
+    """What is said where a limit cannot be set."""
+    return StageError(
+        f"cannot set ulimit {name} to {soft}:{hard}: the hard limit here is {had}",
+        stage="",
+        errno=getattr(error, "errno", 0) or errno.EPERM,
+        hint="raising a hard limit needs CAP_SYS_RESOURCE, which the engine does not have here",
+    )
 
 
 def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wanted: bool = False) -> NoReturn:
@@ -77,19 +88,27 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     environment = _environment(spec["env"], user.home)
     if tty and not reaper_wanted:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if tty and spec["console_size"]:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *spec["console_size"], 0, 0))
     reached = _change_directory(spec["cwd"], required=False)
     _give_stdio(user.uid)
     _set_rlimits(spec)  # late: a low limit must not fail the set-up
+    if spec["scheduling"]:
+        scheduling.apply(spec["scheduling"])
     _set_identity(spec, user)
     if not reached:
         _change_directory(spec["cwd"], required=True)
     os.umask(spec["umask"])
+    if spec.get("look_up"):
+        lookup.look_up(spec["args"][0], environment)
     os.write(_STATUS_FD, _READY if master < 0 else b'{"ready": true, "console_fd": %d}\n' % master)
     if not os.read(_START_FD, 1):
         os._exit(0)
     os.close(_START_FD)
     if master >= 0:
         os.close(master)
+    if "before_execve" in spec:
+        spec["before_execve"]()
     if reaper_wanted:
         reaper.split(tty, _STATUS_FD)
     execute.execute(spec["args"], environment)
@@ -143,6 +162,23 @@ def _give_stdio(uid: int) -> None:
                 raise
 
 
+def _set_user(user: users.User) -> None:
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        groups = ",".join(map(str, user.groups))
+        raise StageError(
+            f"user {user.uid} with groups {groups}: the user namespace does not have all of these ids",
+            stage="setting the user",
+            errno=errno.EINVAL,
+            hint="it has those that /proc/<pid>/uid_map and gid_map of the container show",
+        ) from error
+
+
 def _set_identity(spec: dict[str, Any], user: users.User) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter hold.
 
@@ -153,16 +189,15 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
             sys.prctl(sys.PR_CAPBSET_DROP, capability)
     program = base64.b64decode(spec["seccomp"]) if spec["seccomp"] else b""
     if program and not spec["no_new_privs"]:
-        with stage("seccomp"):
-            sys.seccomp_filter(program, spec["seccomp_flags"])
+        _filter(spec, program)
     with stage("setting the user"):
         if user.uid:
             sys.prctl(sys.PR_SET_KEEPCAPS, 1)
-        os.setgroups(user.groups)
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
+        _set_user(user)
     with stage("capabilities"):
         caps = spec["capabilities"]
+        if user.uid and spec["named_user"]:  # by the engine, which as Docker gives them to root only
+            caps = {"effective": 0, "permitted": 0, "inheritable": 0, "ambient": ()}
         sys.capset(caps["effective"], caps["permitted"], caps["inheritable"])
         if user.uid:
             sys.prctl(sys.PR_SET_KEEPCAPS, 0)
@@ -172,5 +207,11 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
         with stage("no_new_privs"):
             sys.prctl(sys.PR_SET_NO_NEW_PRIVS, 1)
         if program:
-            with stage("seccomp"):
-                sys.seccomp_filter(program, spec["seccomp_flags"])
+            _filter(spec, program)
+
+
+def _filter(spec: dict[str, Any], program: bytes) -> None:
+    with stage("seccomp"):
+        listener_fd = sys.seccomp_filter(program, spec["seccomp_flags"])
+        if spec["seccomp_listener"]:
+            notify.hand_over(spec["seccomp_listener"], listener_fd)

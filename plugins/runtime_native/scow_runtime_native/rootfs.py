@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import binds, devices, terminal
+from scow_runtime_native import binds, devices, hooks, mount_changes, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from scow_runtime_native.userns import Handed
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
@@ -33,24 +35,21 @@ class Recipe(NamedTuple):
     options: Sequence[str]
 
 
-def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
+def enter(plan: dict[str, Any], tty: bool, handed: Handed | None = None) -> tuple[int, int]:
     """The caller's root is the container's, complete: a descriptor (O_PATH) of it, and with *tty* the master of the
-    terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is)."""
-    rootfs = plan["rootfs"]
-    with stage("mounting the root filesystem"):
-        live = binds.open_live(plan["mounts"])
-        sys.mount(None, "/", None, sys.MS_REC | sys.MS_PRIVATE)
-        root = [Recipe(*recipe) for recipe in plan["root"]]
-        if not any(not mount.target for mount in root):
-            root.insert(0, Recipe("bind", rootfs, "", ("rbind",)))
-        mounts.mount_all(root, rootfs)
-        root_fd = os.open(rootfs, _DIRECTORY | os.O_CLOEXEC)
-    for entry in plan["mounts"]:
+    terminal in its devpts that is the caller's stdio then (-1: stdio stays what it is). *handed*: what was mounted for
+    a caller that has a user namespace."""
+    root_fd, trees = handed or _mount_root(plan)
+    for place, entry in enumerate(plan["mounts"]):
         with stage(f"mounting {entry['destination']}"):
-            if entry["kind"] == "bind":
-                binds.mount(root_fd, entry, live.get(entry["destination"]))
+            if entry["kind"] == "remount":
+                mount_changes.remount(root_fd, entry)
+            elif entry["kind"] != "bind":
+                _mount(root_fd, entry, trees.get(place))
+            elif handed:
+                binds.place(root_fd, entry, trees[place])
             else:
-                _mount(root_fd, entry)
+                binds.mount(root_fd, entry, trees.get(place))
     master = terminal.take(root_fd) if tty and plan["process"]["own_terminal"] else -1
     if plan["setup_dev"]:
         with stage("making devices"):
@@ -63,13 +62,29 @@ def enter(plan: dict[str, Any], tty: bool) -> tuple[int, int]:
             _make_readonly(root_fd, path)
     with stage("making the working directory"):
         os.close(mounts.open_target(root_fd, plan["process"]["cwd"].lstrip("/") or ".", directory=True))
+    if plan["hooks"]:
+        hooks.before_pivot(plan, root_fd)
     with stage("pivot_root"):
         _finish_attributes(root_fd, plan)
-        _pivot(root_fd)
-    if plan["root_propagation"]:
+        if plan["join_mount"]:  # pivot_root would change the root of all that are in there
+            mount_changes.change_root(root_fd)
+        else:
+            _pivot(root_fd)
+    if plan["root_propagation"] and not plan["join_mount"]:
         with stage("propagation of the root"):
             sys.mount(None, "/", None, plan["root_propagation"])
     return root_fd, master
+
+
+def _mount_root(plan: dict[str, Any]) -> tuple[int, dict[int, int]]:
+    """The root is mounted, for the caller alone: a descriptor of it, and the copies of live binds."""
+    with stage("mounting the root filesystem"):
+        live = {}
+        if not plan["join_mount"]:  # whose propagation is others' too
+            live = binds.open_live(plan["mounts"])
+            sys.mount(None, "/", None, sys.MS_REC | (plan["root_propagation"] & sys.MS_SLAVE or sys.MS_PRIVATE))
+        mounts.mount_all([Recipe(*recipe) for recipe in plan["root"]], plan["rootfs"])
+        return os.open(plan["rootfs"], _DIRECTORY | os.O_CLOEXEC), live
 
 
 def _finish_attributes(root_fd: int, plan: dict[str, Any]) -> None:
@@ -91,7 +106,8 @@ def _pivot(root_fd: int) -> None:
     os.chdir("/")
 
 
-def _mount(root_fd: int, entry: dict[str, Any]) -> None:
+def _mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
+    """*tree* is the filesystem where it is mounted already, detached."""
     kind, destination = entry["kind"], entry["destination"]
     if kind in ("proc", "sysfs"):
         fd = _ordinary_directory(root_fd, destination, entry["type"])
@@ -101,18 +117,40 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
     else:
         fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:
-        _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
+        if tree is not None:
+            binds.attach(tree, fd)
+            os.close(tree)
+        elif entry.get("copy_up"):
+            mount_changes.mount_with_content(entry, fd)
+        else:
+            _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
     finally:
         os.close(fd)
     if kind == "cgroup":
         _mount_hierarchies(root_fd, entry)
+    if entry["propagation"] or entry["set_recursive"] or entry["clear_recursive"]:
+        mount_changes.change(root_fd, entry)
 
 
 def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> None:
     try:
         sys.mount(entry["source"], target, entry["type"], entry["flags"], entry["data"])
     except OSError as error:
+        if error.errno == errno.EPERM and entry["kind"] == "sysfs":  # the network namespace is not our user namespace's
+            _bind_sysfs(target)
+            return
         raise SyscallError(error.errno or 0, "mount", f"{entry['type']} at {destination}") from error
+
+
+def _bind_sysfs(target: str) -> None:
+    """The host's /sys, read-only, is at *target*: for a container with a user namespace in a network of others."""
+    tree = sys.open_tree(sys.AT_FDCWD, "/sys", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_RECURSIVE)
+    try:
+        hardened = sys.MOUNT_ATTR_RDONLY | sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV | sys.MOUNT_ATTR_NOEXEC
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, hardened)
+        sys.move_mount(tree, "", sys.AT_FDCWD, target, sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS)
+    finally:
+        os.close(tree)
 
 
 def _ordinary_directory(root_fd: int, destination: str, fstype: str) -> int:

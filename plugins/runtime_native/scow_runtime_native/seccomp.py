@@ -6,25 +6,33 @@ and the version of libseccomp; a program is data that the child hands to seccomp
 
 from __future__ import annotations
 
-import ctypes.util
-import hashlib
+import ctypes
 import json
 import os
-import platform
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, Unsupported
+from scow_runtime_native import seccomp_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _LIBRARY = "libseccomp.so.2"
-_FORMAT = 1  # of the cache's entries
+_FORMAT = 2  # of the cache's entries
 _UNKNOWN = -1  # __NR_SCMP_ERROR; other negative numbers are system calls of other architectures
 _BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE: log n comparisons a system call instead of n (libseccomp 2.5)
 _KEPT_IN_MEMORY = 32
+_NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER: seccomp(2) answers the descriptor for an agent
+_WAIT_KILLABLE = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread only
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    _WAIT_KILLABLE: 32,  # Linux 5.19; means something with an agent only
+}
+_NOTIFY = "SCMP_ACT_NOTIFY"
+_WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 
 
 class Compiler:
@@ -56,16 +64,54 @@ class Compiler:
         return program
 
     def _key(self, profile: Mapping[str, Any]) -> str:
-        text = json.dumps([_FORMAT, platform.machine(), library_version(), profile], sort_keys=True)
+        import hashlib  # here, as tempfile below: what asks for no filter need not load it
+
+        text = json.dumps([_FORMAT, os.uname().machine, library_version(), profile], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _store(self, path: Path, program: bytes) -> None:
+        import tempfile
+
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._directory, delete=False) as file:
             file.write(program)
             file.flush()
             os.fsync(file.fileno())
         os.rename(file.name, path)
+
+
+def asks_agent(profile: Mapping[str, Any] | None) -> bool:
+    """Whether a rule of *profile* leaves the decision to a seccomp agent."""
+    return any(rule.get("action") == _NOTIFY for rule in (profile or {}).get("syscalls") or ())
+
+
+def flags(profile: Mapping[str, Any] | None) -> int:
+    """The flags for seccomp(2). Without flags in the spec SPEC_ALLOW, as runc: no speculation barrier that slows every
+    process down. Raises `InvalidArgument` for an unknown one."""
+    if not profile:
+        return 0
+    given = profile.get("flags")
+    given = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] if given is None else given
+    unknown = [flag for flag in given if flag not in _FLAGS]
+    if unknown:
+        raise InvalidArgument(f"unknown seccomp flag {unknown[0]!r}", hint=f"known: {', '.join(_FLAGS)}")
+    agent = asks_agent(profile)
+    wanted = sum(_FLAGS[flag] for flag in set(given) if agent or flag != _WAIT_KILLABLE)
+    return wanted | (_NEW_LISTENER if agent else 0)
+
+
+def listener(profile: Mapping[str, Any] | None, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the agent of *profile* listens and what it is told, *state* being what every state of the container says;
+    empty where no rule asks one. Raises `InvalidArgument` where rules ask and nobody is named."""
+    profile = profile or {}
+    path, metadata = str(profile.get("listenerPath") or ""), str(profile.get("listenerMetadata") or "")
+    if metadata and not path:
+        raise InvalidArgument("seccomp profile: listenerMetadata without listenerPath")
+    if not asks_agent(profile):
+        return {}
+    if not path.startswith("/"):
+        raise InvalidArgument(f"seccomp profile: {_NOTIFY} needs the absolute path of an agent's socket, not {path!r}")
+    return {"path": path, "metadata": metadata, "state": dict(state)}
 
 
 _version: list[str] = []
@@ -91,6 +137,8 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
             "seccomp profiles need libseccomp",
             hint="install libseccomp2, or run with --security-opt seccomp=unconfined",
         )
+    import tempfile
+
     import pyseccomp  # here: importing it fails where the library is missing
 
     actions = {
@@ -100,9 +148,12 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
         "SCMP_ACT_TRAP": pyseccomp.TRAP,
         "SCMP_ACT_ALLOW": pyseccomp.ALLOW,
         "SCMP_ACT_LOG": pyseccomp.LOG,
+        _NOTIFY: pyseccomp.NOTIFY,
     }
 
     def action(name: str, errno: int | None) -> int:
+        if errno is not None and name not in _WITH_ERRNO:
+            raise InvalidArgument(f"seccomp profile: {name} has no errno, but {errno} is given for it")
         number = 1 if errno is None else errno
         if name == "SCMP_ACT_ERRNO":
             return int(pyseccomp.ERRNO(number))
@@ -114,6 +165,8 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
 
     default = action(str(profile.get("defaultAction")), profile.get("defaultErrnoRet"))
     native = str(profile.get("defaultAction"))
+    if native == _NOTIFY:
+        raise InvalidArgument(f"seccomp profile: {_NOTIFY} cannot be the default action")
     filter_ = pyseccomp.SyscallFilter(default)
     filter_.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
     for name in profile.get("architectures") or ():
@@ -122,13 +175,15 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
         if rule.get("action") == native and rule.get("errnoRet") == profile.get("defaultErrnoRet"):
             continue  # libseccomp refuses a rule that says what the default says
         wanted = action(str(rule.get("action")), rule.get("errnoRet"))
+        if rule.get("action") == _NOTIFY and "sendmsg" in rule.get("names", ()):
+            raise InvalidArgument(f"seccomp profile: {_NOTIFY} for sendmsg, by which the agent gets its descriptor")
         if wanted == default:
             continue
         _add_rule(pyseccomp, filter_, wanted, rule)
     with tempfile.TemporaryFile() as file:
         filter_.export_bpf(file)
         file.seek(0)
-        return file.read()
+        return seccomp_missing.prologue(pyseccomp, profile) + file.read()
 
 
 def _add_architecture(library: Any, filter_: Any, name: str) -> None:

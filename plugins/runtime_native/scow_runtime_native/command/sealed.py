@@ -1,0 +1,65 @@
+"""The command's own interpreter is a file that no container can change (the family of CVE-2019-5736).
+
+Until its execve a container's process is a fork of this one, and ``/proc/self/exe`` names the interpreter; a script
+whose interpreter line says ``/proc/self/exe`` runs it once more, in the container. So commands that make processes run
+from a sealed copy in memory (memfd_create(2), fcntl(2) ``F_ADD_SEALS``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+# No collector for a process that ends soon, and no tidying up at its end: both take milliseconds.
+_BOOT = """import gc, os, sys
+gc.disable()
+os.close({fd})
+sys.path[:] = {path!r}
+from scow_runtime_native.command.main import main
+code = main()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
+"""
+
+
+def is_sealed() -> bool:
+    """Whether this process runs from a sealed copy."""
+    fd = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+    except OSError:  # EINVAL: a file of an ordinary filesystem
+        return False
+    finally:
+        os.close(fd)
+
+
+def ensure(words: list[str]) -> None:
+    """Returns where this process runs from a sealed copy, else it begins anew as one, with the command line *words*.
+    Raises `OSError`."""
+    if is_sealed():
+        return
+    copy = _copy()
+    home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
+    flags = ["-S", "-s", "-P"]
+    arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path, fd=copy), *words]
+    os.set_inheritable(copy, True)
+    os.execve(f"/proc/self/fd/{copy}", arguments, {**os.environ, "PYTHONHOME": home})
+
+
+def _copy() -> int:
+    """A descriptor of a sealed copy of the running interpreter."""
+    fd = os.memfd_create("scow-runtime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    source = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+    size, done = os.fstat(source).st_size, 0
+    while done < size:
+        count = os.sendfile(fd, source, done, size - done)
+        if not count:
+            raise OSError(f"the interpreter shrank to {done} bytes while it was copied")
+        done += count
+    os.close(source)
+    os.fchmod(fd, 0o555)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
