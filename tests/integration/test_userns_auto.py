@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -218,13 +217,14 @@ def test_the_start_does_not_grow_with_the_image(daemon: Daemon, tmp_path: Path) 
         body = {"Image": image, "Cmd": ["/bin/true"], "HostConfig": {"UsernsMode": "auto", "NetworkMode": "none"}}
         _, answer = daemon.api("POST", "/containers/create", body)
         begun = time.perf_counter()
-        assert daemon.api("POST", f"/containers/{answer['Id']}/start")[0] == 204
+        status, told = daemon.api("POST", f"/containers/{answer['Id']}/start")
+        assert status == 204, told
         took = time.perf_counter() - begun
         daemon.api("DELETE", f"/containers/{answer['Id']}?force=1")
         return took
 
     pairs = [(seconds("busybox"), seconds("big")) for _ in range(15)]
-    small, big = (statistics.median(column) for column in zip(*pairs, strict=True))
+    small, big = (min(column) for column in zip(*pairs, strict=True))  # what the machine's other work adds is not ours
     assert big < small + 0.005, pairs
 
 

@@ -70,6 +70,7 @@ class MonitorConnection(asyncio.Protocol):
         self.start_ticks = 0
         self.directory = Path()
         self.module = ""
+        self.ready_at = 0.0  # time.perf_counter when the container was set up
         self.exit: dict[str, Any] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._on_exit: OnExit | None = None
@@ -171,8 +172,13 @@ class MonitorConnection(asyncio.Protocol):
         await asyncio.shield(self._ready)
 
     async def start(self) -> None:
-        """The container's program runs. Raises `CommandNotFound`, `CannotRun` or another `ScowError`."""
-        await self.request("start")
+        """The container's program runs; waits for the set-up. Raises `CommandNotFound`, `CannotRun` or what the set-up
+        failed with."""
+        try:
+            await self.request("start")
+        except Unavailable:
+            await self.ready()  # it may have said why before it went
+            raise
 
     async def destroy(self) -> None:
         """The container is not wanted: one that was not started never will be, one that was is killed. The monitor has
@@ -327,6 +333,7 @@ class MonitorConnection(asyncio.Protocol):
     def _event(self, message: Message) -> None:
         name = message.pop("event")
         if name == "ready" and not self._ready.done():
+            self.ready_at = time.perf_counter()
             self._ready.set_result(None)
         elif name == "failed" and not self._ready.done():
             self._ready.set_exception(error_of(message["error"]))

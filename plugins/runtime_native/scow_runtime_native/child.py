@@ -142,7 +142,7 @@ def _serve(
         helper = sys.clone(0)
         if helper == 0:
             theirs.close()
-            userns.serve(plan, pid, stdio, ours)
+            userns.serve(plan, pid, stdio, ours, status)
     except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
         os.write(status, _report(error))
     finally:

@@ -113,9 +113,9 @@ def join(path: str, kind: int) -> None:
         os.close(fd)
 
 
-def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket) -> None:
+def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket, status: int) -> None:
     """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
-    namespace for a moment; its working directory is ``/`` afterwards."""
+    namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards."""
     ids = plan["userns"]
     with stage("user namespace"):
         if ids["uids"]:
@@ -129,6 +129,7 @@ def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: sock
     finally:
         os.close(user)
     try:
+        os.close(status)  # before the init can execute anything: that the pipe ends is how the monitor knows
         _send(end, handed)
     finally:
         for fd in (handed.root, *handed.trees.values()):
