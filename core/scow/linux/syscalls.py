@@ -184,24 +184,14 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
     """A descriptor of the mount at *path*, of a detached copy with ``OPEN_TREE_CLONE`` (Linux 5.2)."""
-    result: int = _libc.syscall(SYS_OPEN_TREE, ctypes.c_int(dirfd), _bytes(path), ctypes.c_uint(flags))
+    result: int = _syscall(SYS_OPEN_TREE, dirfd, _bytes(path), flags)
     return _check(result, "open_tree", path)
 
 
 def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
     """Attaches or moves a mount (Linux 5.2)."""
-    _check(
-        _libc.syscall(
-            SYS_MOVE_MOUNT,
-            ctypes.c_int(from_fd),
-            _bytes(from_path),
-            ctypes.c_int(to_fd),
-            _bytes(to_path),
-            ctypes.c_uint(flags),
-        ),
-        "move_mount",
-        to_path,
-    )
+    moved = _syscall(SYS_MOVE_MOUNT, from_fd, _bytes(from_path), to_fd, _bytes(to_path), flags)
+    _check(moved, "move_mount", to_path)
 
 
 def fsopen(fstype: str) -> int:
@@ -240,19 +230,7 @@ def mount_setattr(
 ) -> None:
     """Changes the attributes of a mount, or of a tree of them with ``AT_RECURSIVE`` (Linux 5.12)."""
     args = struct.pack("=4Q", set_attributes, clear_attributes, propagation, userns_fd)
-    buffer = ctypes.create_string_buffer(args, len(args))
-    _check(
-        _libc.syscall(
-            SYS_MOUNT_SETATTR,
-            ctypes.c_int(dirfd),
-            _bytes(path),
-            ctypes.c_uint(flags),
-            buffer,
-            ctypes.c_size_t(len(args)),
-        ),
-        "mount_setattr",
-        path,
-    )
+    _check(_syscall(SYS_MOUNT_SETATTR, dirfd, _bytes(path), flags, args, len(args)), "mount_setattr", path)
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
@@ -261,10 +239,9 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
     EAGAIN, which any rename or mount on the host may cause where *path* has a ``..``, is tried again, as openat2(2)
     advises."""
     args = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
-    buffer = ctypes.create_string_buffer(args, len(args))
-    name = _bytes(os.fspath(path))
+    name = _bytes(path)
     for _ in range(_OPENAT2_ATTEMPTS):
-        result: int = _libc.syscall(SYS_OPENAT2, ctypes.c_int(dirfd), name, buffer, ctypes.c_size_t(len(args)))
+        result: int = _syscall(SYS_OPENAT2, dirfd, name, args, len(args))
         if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
     return _check(result, "openat2", os.fsdecode(path))
@@ -276,11 +253,8 @@ def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """prctl(2)."""
-    result: int = _libc.prctl(
-        ctypes.c_int(option), ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(arg4), ctypes.c_ulong(arg5)
-    )
-    return _check(result, "prctl", str(option))
+    """prctl(2), for arguments of 31 bits."""
+    return _check(_prctl(option, arg2, arg3, arg4, arg5), "prctl", str(option))
 
 
 def set_name(name: bytes) -> None:
