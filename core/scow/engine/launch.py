@@ -78,7 +78,7 @@ class Launch:
             await self._connect_sessions(monitor)
             with self._timeline.step("process", record.runtime, record.path):
                 try:
-                    await monitor.start()
+                    init = await monitor.start()
                 except (CannotRun, CommandNotFound) as error:
                     error.message = f"failed to create task for container: {error.message}"
                     raise

@@ -170,9 +170,11 @@ class MonitorConnection(asyncio.Protocol):
         """The container is set up and can be started. Raises what its set-up failed with."""
         await asyncio.shield(self._ready)
 
-    async def start(self) -> None:
-        """The container's program runs. Raises `CommandNotFound`, `CannotRun` or another `ScowError`."""
-        await self.request("start")
+    async def start(self) -> ProcessId:
+        """The container's program runs, in the process that is answered (not always that of `create`). Raises
+        `CommandNotFound`, `CannotRun` or another `ScowError`."""
+        ok = await self.request("start")
+        return ProcessId(ok["pid"], ok["start_ticks"])
 
     async def destroy(self) -> None:
         """The container is not wanted: one that was not started never will be, one that was is killed. The monitor has

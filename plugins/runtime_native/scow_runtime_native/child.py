@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native import init, title
+from scow.linux.siblings import Birth
+from scow_runtime_native import handover, init, joining, title
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
@@ -37,18 +38,25 @@ class Spawned(NamedTuple):
     pid: int
     start_fd: int
     status_fd: int
+    birth: Birth | None = None
 
 
 def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
     """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on."""
-    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"])
+    if plan["join_pid"] is not None:  # the processes of that container may trace those that come to them
+        return _spawn_helper(plan, stdio, init.run, (plan, tty), plan["clone"])
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"])
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """A further process in the container whose init is *init_pid* (as the monitor counts)."""
+    """A further process in the container whose init is *init_pid* (as the monitor counts): see `joining`."""
     pidfd = os.pidfd_open(init_pid)
     try:
-        return _spawn(plan, stdio, init.run_exec, (plan, tty, init_pid, EXTRA_FD), 0, None, pidfd)
+        return _spawn_helper(plan, stdio, joining.run, (plan, tty, init_pid, EXTRA_FD), 0, pidfd)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise handover.no_process_left() from error
+        raise
     finally:
         os.close(pidfd)
 
@@ -82,21 +90,40 @@ def rehearse() -> None:
         os.close(fd)
 
 
+def _spawn_helper(
+    plan: dict[str, Any],
+    stdio: tuple[int, int, int],
+    main: Callable[..., NoReturn],
+    arguments: tuple[Any, ...],
+    clone_flags: int,
+    pidfd: int = -1,
+) -> Spawned:
+    """As `_spawn`; the process leaves another one behind, see `handover`."""
+    birth = Birth()
+    try:
+        spawned = _spawn(plan, stdio, main, (*arguments, birth), clone_flags, pidfd)
+        birth.keep_from_children()  # of the next helper
+    except BaseException:
+        birth.close()
+        raise
+    return spawned._replace(birth=birth)
+
+
 def _spawn(
     plan: dict[str, Any],
     stdio: tuple[int, int, int],
     main: Callable[..., NoReturn],
     arguments: tuple[Any, ...],
     clone_flags: int,
-    pid_namespace: str | None,
     pidfd: int = -1,
 ) -> Spawned:
-    """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
+    """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, and *pidfd*,
+    no other."""
     ends: list[int] = []
     try:
         ends += os.pipe()
         ends += os.pipe()
-        pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+        pid = _clone(plan, clone_flags)
     except BaseException:
         for end in ends:
             os.close(end)
@@ -108,32 +135,6 @@ def _spawn(
     os.close(start_read)
     os.close(status_write)
     return Spawned(pid, start_write, status_read)
-
-
-def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:
-    """clone, the child in another PID namespace where one is named; the caller's own is as before afterwards."""
-    if pid_namespace is None and pidfd < 0:
-        return _clone(plan, flags)
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if pidfd >= 0:
-            sys.setns(pidfd, sys.CLONE_NEWPID)
-        else:
-            other = os.open(pid_namespace or "", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                sys.setns(other, sys.CLONE_NEWPID)
-            finally:
-                os.close(other)
-        try:
-            pid = _clone(plan, flags)
-        except BaseException:
-            sys.setns(own, sys.CLONE_NEWPID)
-            raise
-        if pid:
-            sys.setns(own, sys.CLONE_NEWPID)
-        return pid
-    finally:
-        os.close(own)
 
 
 def _clone(plan: dict[str, Any], flags: int) -> int:

@@ -14,24 +14,28 @@ import struct
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import process, rootfs, terminal
+from scow_runtime_native import handover, process, rootfs
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from scow.linux.siblings import Birth
+
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-_NAMESPACES = sys.CLONE_NEWNS | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC | sys.CLONE_NEWNET | sys.CLONE_NEWCGROUP
 
 
-def run(plan: dict[str, Any], tty: bool) -> NoReturn:
-    """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made."""
+def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None) -> NoReturn:
+    """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made. In the PID namespace of
+    another container it is one that the process leaves behind, told by *birth*."""
     os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
     with stage("namespaces"):
+        if birth is not None:
+            _join(plan["join_pid"], sys.CLONE_NEWPID)
         for path, kind in plan["join"]:
             _join(path, kind)
         if plan["cgroupns"]:
@@ -42,29 +46,15 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
             sys.setdomainname(plan["domainname"])
         if plan["loopback"]:
             bring_up_loopback()
-        _new_keyring()
+        new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
     root_fd, master = rootfs.enter(plan, tty)
-    process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
-
-
-def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoReturn:
-    """The process joins the container of *init_pid* and *pidfd*, and becomes what *plan* says."""
-    os.setsid()
-    spec = plan["process"]
-    with stage("joining the container"):
-        join_cgroup(plan["cgroup"], init_pid)
-        _new_keyring()  # not the engine's, which may be that of root's login
-    process.prepare(spec)
-    master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
-    with stage("joining the container"):
-        sys.setns(pidfd, _NAMESPACES)
-        os.close(pidfd)
-    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process.run(spec, tty, root_fd=root_fd, master=master)
+    if birth is None:
+        process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
+    handover.run(spec, tty, birth, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
 def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
@@ -94,7 +84,7 @@ def bring_up_loopback() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
 
 
-def _new_keyring() -> None:
+def new_keyring() -> None:
     """The process has a session keyring of its own; not where the kernel has no keyrings or the quota is used up."""
     try:
         sys.join_session_keyring()

@@ -83,6 +83,9 @@ def container_plan(
     new_network = "network" in namespaces and not namespaces["network"]
     private_cgroup = "cgroup" in namespaces and not namespaces["cgroup"]
     plans = [mount_plan(mount, cgroup, private_cgroup) for mount in spec.get("mounts", ())]
+    for entry in plans:
+        if entry["kind"] == "proc":
+            entry["pid_namespace"] = namespaces.get("pid", "")
     return {
         "id": id,
         "clone": sum(_CLONE[kind] for kind, path in namespaces.items() if kind in _CLONE and not path),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import binds, devices, terminal
+from scow.linux.mount_options import attributes
+from scow_runtime_native import binds, devices, joined_proc, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -101,11 +102,23 @@ def _mount(root_fd: int, entry: dict[str, Any]) -> None:
     else:
         fd = mounts.open_target(root_fd, destination.strip("/") or ".", directory=True)
     try:
-        _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
+        if entry.get("pid_namespace"):
+            _attach_proc(entry, fd)
+        else:
+            _mount_filesystem(entry, f"/proc/self/fd/{fd}", destination)
     finally:
         os.close(fd)
     if kind == "cgroup":
         _mount_hierarchies(root_fd, entry)
+
+
+def _attach_proc(entry: dict[str, Any], target: int) -> None:
+    options = [option for option in (entry["data"] or "").split(",") if option]
+    tree = joined_proc.open_detached(entry["pid_namespace"], attributes(entry["flags"]), options)
+    try:
+        binds.attach(tree, target)
+    finally:
+        os.close(tree)
 
 
 def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> None:
