@@ -15,7 +15,7 @@ from scow.engine.framing import between
 from scow.engine.model import ExecRecord
 from scow.engine.names import new_id
 from scow.engine.sessions import StreamSession
-from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound, ScowError
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound, ScowError, Unavailable
 from scow.ports import RUNTIME
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def _refused(error: BaseException) -> BaseException:
     """What a client is told: a process that could not be set up (an unknown user) cannot be run, as Docker has it."""
     if isinstance(error, CannotRun | CommandNotFound):
         error.message = f"OCI runtime exec failed: {error.message}"
+    elif isinstance(error, Unavailable):
+        return Conflict(f"the container is not running any more ({error.message})")
     elif type(error) is ScowError:
         return CannotRun(f"OCI runtime exec failed: {error.message}", hint=error.hint)
     return error

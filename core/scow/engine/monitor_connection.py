@@ -249,6 +249,9 @@ class MonitorConnection(asyncio.Protocol):
             ok, early = await _first_answer(sock)
             stream = AttachStream(bool(ok["tty"]))
             await loop.create_unix_connection(lambda: stream, sock=sock)
+        except OSError as error:  # reset: it ended with the request unread
+            sock.close()
+            raise Unavailable(f"the monitor of container {self.container_id[:12]} is gone") from error
         except BaseException:
             sock.close()
             raise
@@ -304,6 +307,7 @@ class MonitorConnection(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
         if self._started and not self.exit and not self._closing:
+            forget_socket(self._run_root, self.container_id)  # it was killed
             self._exited(
                 {
                     "exit_code": 137,
@@ -353,6 +357,11 @@ class MonitorConnection(asyncio.Protocol):
 def error_of(error: Mapping[str, Any]) -> ScowError:
     """The exception for a refusal of the monitor."""
     return _KINDS.get(str(error.get("kind")), ScowError)(str(error.get("message")))
+
+
+def forget_socket(run_root: Path, container_id: str) -> None:
+    """The address of a monitor that is gone is free."""
+    (run_root / "m" / socket_name(container_id)).unlink(missing_ok=True)
 
 
 def connect_socket(run_root: Path, container_id: str) -> socket.socket:
