@@ -208,3 +208,27 @@ def test_a_container_reaches_the_terminals_of_no_other(daemon: Daemon) -> None:
         assert daemon.out("logs", "terminal") == ""
     finally:
         daemon.out("rm", "-f", "terminal")
+
+
+def test_groups_that_a_container_was_given_to_keep_it_out_cannot_be_dropped_in_a_user_namespace(daemon: Daemon) -> None:
+    """A group may be what forbids (a file that its group may not read): setgroups in a user namespace of one's own
+    would take that off (CVE-2014-8989)."""
+    program = """
+libc.unshare(0x10000000)
+tried = {"unshare": ctypes.get_errno()}
+def write(path, text):
+    try:
+        with open(path, "w") as file: file.write(text)
+        return "wrote"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+tried["gid_map"] = write("/proc/self/gid_map", "0 1000 1")
+try: os.setgroups([])
+except OSError as error: tried["setgroups"] = errno.errorcode[error.errno]
+tried["groups"] = sorted(os.getgroups())
+print(json.dumps(tried))
+"""
+    options = ("-u", "1000:1000", "--group-add", "77", "--security-opt", "seccomp=unconfined")
+    found = attack(daemon, program, *options)
+    assert found["gid_map"] == "EPERM" and found["setgroups"] == "EPERM"
+    assert 77 in found["groups"] or 65534 in found["groups"]
