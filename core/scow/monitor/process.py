@@ -105,16 +105,24 @@ class Process:
         pid = birth.pid()
         birth.close()
         if pid:
-            self._leave()
+            self._reap_later(self.pid, self._pidfd)
             self._follow(pid)
         return bool(pid)
 
-    def _leave(self) -> int:
-        """The process is reaped: its wait status."""
-        _pid, status = os.waitpid(self.pid, 0)
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+    def _reap_later(self, pid: int, pidfd: int) -> None:
+        """*pid* need not be gone yet: to take its memory down takes a while."""
+
+        def gone(_events: int) -> None:
+            self._reap(pid, pidfd)
+
+        self._loop.unwatch(pidfd)
+        self._loop.watch(pidfd, ev.IN, gone)
+
+    def _reap(self, pid: int, pidfd: int) -> int:
+        """The process *pid*, which has ended, is gone: its wait status."""
+        _pid, status = os.waitpid(pid, 0)
+        self._loop.unwatch(pidfd)
+        os.close(pidfd)
         return status
 
     def begin(self) -> None:
@@ -209,7 +217,8 @@ class Process:
                 break
         if self.pid != pid or self._follow_born():
             return
-        code = os.waitstatus_to_exitcode(self._leave())
+        code = os.waitstatus_to_exitcode(self._reap(self.pid, self._pidfd))
+        self._pidfd = -1
         self.exit_code, self.signal = (code, 0) if code >= 0 else (128 - code, -code)
         if self._status_fd >= 0:  # a child of the child's own holds it open; the process itself is gone
             self._close_status()

@@ -164,9 +164,10 @@ def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple
         # CVE-2016-9962). The zygote has set that already; it is said where it matters.
         sys.prctl(sys.PR_SET_DUMPABLE, 0)
         gc.disable()  # a collection would copy the pages that are shared with the zygote
-        parked = [_park(fd) for fd in fds]
-        status = parked[4]
-        for number, fd in enumerate(parked):
+        if min(fds) < len(fds):  # one is where another one goes
+            fds = tuple(map(_park, fds))
+            status = fds[4]
+        for number, fd in enumerate(fds):
             os.dup2(fd, number, inheritable=number < START_FD)
         status = STATUS_FD
         sys.close_range(len(fds))
