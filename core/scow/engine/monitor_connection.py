@@ -170,9 +170,11 @@ class MonitorConnection(asyncio.Protocol):
         """The container is set up and can be started. Raises what its set-up failed with."""
         await asyncio.shield(self._ready)
 
-    async def start(self) -> None:
-        """The container's program runs. Raises `CommandNotFound`, `CannotRun` or another `ScowError`."""
-        await self.request("start")
+    async def start(self) -> ProcessId:
+        """The container's program runs, in the process that is answered (not always that of `create`). Raises
+        `CommandNotFound`, `CannotRun` or another `ScowError`."""
+        ok = await self.request("start")
+        return ProcessId(ok["pid"], ok["start_ticks"])
 
     async def destroy(self) -> None:
         """The container is not wanted: one that was not started never will be, one that was is killed. The monitor has
@@ -247,6 +249,9 @@ class MonitorConnection(asyncio.Protocol):
             ok, early = await _first_answer(sock)
             stream = AttachStream(bool(ok["tty"]))
             await loop.create_unix_connection(lambda: stream, sock=sock)
+        except OSError as error:  # reset: it ended with the request unread
+            sock.close()
+            raise Unavailable(f"the monitor of container {self.container_id[:12]} is gone") from error
         except BaseException:
             sock.close()
             raise
@@ -302,6 +307,7 @@ class MonitorConnection(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
         if self._started and not self.exit and not self._closing:
+            forget_socket(self._run_root, self.container_id)  # it was killed
             self._exited(
                 {
                     "exit_code": 137,
@@ -351,6 +357,11 @@ class MonitorConnection(asyncio.Protocol):
 def error_of(error: Mapping[str, Any]) -> ScowError:
     """The exception for a refusal of the monitor."""
     return _KINDS.get(str(error.get("kind")), ScowError)(str(error.get("message")))
+
+
+def forget_socket(run_root: Path, container_id: str) -> None:
+    """The address of a monitor that is gone is free."""
+    (run_root / "m" / socket_name(container_id)).unlink(missing_ok=True)
 
 
 def connect_socket(run_root: Path, container_id: str) -> socket.socket:
