@@ -171,6 +171,8 @@ def _serve(
         if helper == 0:
             theirs.close()
             userns.serve(plan, pid, stdio, ours)
+            os.close(status)  # of an init that has ended nobody holds it
+            ours.close()  # the init goes on
     except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
         os.write(status, _report(error))
     finally:

@@ -295,6 +295,7 @@ def arrive(plan: dict[str, Any]) -> Handed:
             for _level, _type, rights in ancillary:
                 received = struct.unpack(f"{len(rights) // 4}i", rights)
                 fds.update((int(word), fd) for word, fd in zip(words, received, strict=False))
+        end.recv(1)  # the helper has closed its end, and before that the init's status pipe
     become_root()
     plan["process"]["oom_score_adj"] = None  # set by `serve`
     return Handed(fds.pop(_ROOT), fds)
