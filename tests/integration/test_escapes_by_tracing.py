@@ -33,6 +33,15 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     daemon.cleanup()
 
 
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """An engine that gives each container a user namespace."""
+    daemon = Daemon(tmp_path_factory.mktemp("mapped"), userns="auto").start()
+    daemon.import_busybox()
+    yield daemon
+    daemon.cleanup()
+
+
 _AMBUSH = """
 ATTACH, DETACH = 16, 17
 
@@ -77,13 +86,13 @@ def look(pid):
     }
 
 own = status("self")
-caught, last, end = [], os.getpid(), time.time() + SECONDS
+caught, traced, last, end = [], 0, os.getpid(), time.time() + SECONDS
 print("waiting", flush=True)
 while time.time() < end:
     for pid in range(last + 1, last + 5):
         if ptrace(ATTACH, pid) < 0:
             continue
-        last = pid
+        last, traced = pid, traced + 1
         try:
             os.waitpid(pid, 0x40000000)
             if "memfd" in link(f"/proc/{pid}/exe") or status(pid)["Name"].startswith("scow"):
@@ -94,15 +103,27 @@ while time.time() < end:
         finally:
             ptrace(DETACH, pid)
         break
-print(json.dumps(caught))
+print(json.dumps([traced, caught]))
 """
+
+
+def ambushing(seconds: int) -> str:
+    """The program of the attacker, who lies in wait for some seconds."""
+    return PRELUDE + _AMBUSH.replace("SECONDS", str(seconds))
+
+
+def found(output: str) -> list[dict[str, Any]]:
+    """What the attacker has caught before its execve, who has caught something."""
+    traced, caught = json.loads(output.splitlines()[-1])
+    assert traced, "nothing was traced at all"
+    return list(caught)
 
 
 def ambush(
     daemon: Daemon, name: str, *options: str, victim: Sequence[str] = (), seconds: int = 6
 ) -> list[dict[str, Any]]:
     """What a container *name* catches in some seconds in which *victim* is run again and again (an exec in it)."""
-    program = PRELUDE + _AMBUSH.replace("SECONDS", str(seconds))
+    program = ambushing(seconds)
     words = with_python("--cap-add", "SYS_PTRACE", *options)
     daemon.out("run", "-d", "--name", name, *words, "busybox", PYTHON, "-c", program)
     over = threading.Event()
@@ -116,7 +137,7 @@ def ambush(
         for thread in threads:
             thread.start()
         assert daemon.out("wait", name) == "0", daemon.docker("logs", name).stderr
-        return list(json.loads(daemon.out("logs", name).splitlines()[-1]))
+        return found(daemon.out("logs", name))
     finally:
         over.set()
         for thread in threads:
@@ -124,8 +145,9 @@ def ambush(
         daemon.out("rm", "-f", name)
 
 
-def check(caught: list[dict[str, Any]], foreign: Sequence[str] = ()) -> None:
-    """*foreign*: the namespaces in which what was caught may be another than the tracer."""
+def check(caught: list[dict[str, Any]], foreign: Sequence[str] = (), fifos: tuple[str, ...] = ("pipe:[",)) -> None:
+    """*foreign*: the namespaces in which what was caught may be another than the tracer; *fifos*: what it has open
+    for its start and its status."""
     assert caught, "nothing was caught before its execve"
     for process in caught:
         assert process["caps"] == [0, 0, 0, 0]
@@ -133,8 +155,8 @@ def check(caught: list[dict[str, Any]], foreign: Sequence[str] = ()) -> None:
         assert process["seccomp"]
         assert process["root"] or "mnt" in foreign
         assert process["cwd"] == "/"
-        assert all(link.startswith("pipe:") for link in process["fds"].values()), process["fds"]  # its status
-        assert "memfd" in process["exe"][0] and process["exe"][1] in ("ETXTBSY", "EPERM")
+        assert all(any(name in link for name in fifos) for link in process["fds"].values()), process["fds"]
+        assert "memfd" in process["exe"][0] and process["exe"][1] in ("ETXTBSY", "EPERM", "EACCES")
         assert process["writable"] == []
         assert process["environ"] == ""
 
@@ -152,6 +174,13 @@ def test_an_exec_of_another_user_has_that_users_ids_when_it_is_caught(daemon: Da
 def test_a_container_that_comes_into_anothers_pid_namespace_has_nothing_of_the_host(daemon: Daemon) -> None:
     victim = ("run", "--rm", "--network", "none", "--pid", "container:joined", "busybox", "true")
     check(ambush(daemon, "joined", victim=victim), foreign=("mnt", "uts", "ipc", "net", "cgroup"))
+
+
+@pytest.mark.parametrize("join", [False, True], ids=["exec", "joined"])
+def test_a_tracer_with_a_user_namespace_catches_nobody_before_the_execve(mapped: Daemon, join: bool) -> None:
+    """Its rights do not count over the memory of who has not executed a program in that namespace yet."""
+    joined = ("run", "--rm", "--network", "none", "--pid", "container:ids", "busybox", "true")
+    assert ambush(mapped, "ids", victim=joined if join else (), seconds=4) == []
 
 
 def test_the_hosts_libraries_are_not_within_reach_of_one_who_may_open_what_is_mapped(daemon: Daemon) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
 from scow.linux.siblings import CLONE_VFORK, FLAGS
-from scow_runtime_native import execute, process, reaper
+from scow_runtime_native import execute, process, reaper, scheduling
 from scow_runtime_native.failure import StageError, describe
 from scow_runtime_native.passage import Passage
 
@@ -37,8 +37,7 @@ def run(
     birth.keep_from_children()
     inside = bool(spec.get("waits_inside"))
     passage = Passage(FLAGS if inside else FLAGS | CLONE_VFORK)
-    _check_scheduler(spec["scheduling"])
-    processes = _leave_room(spec)
+    processes, scheduler = _leave_room(spec), _put_off_reset(spec["scheduling"])
     environment = process.settle(spec, tty, root_fd, controlling=False, cover=passage.cover)
     program, become_leader = execute.find(spec["args"], environment), passage.new_session()
     if not inside:
@@ -52,6 +51,8 @@ def run(
         passage.take_terminal()
     if processes:
         passage.limit(resource.RLIMIT_NPROC, *processes)
+    if scheduler:
+        scheduling.apply(scheduler)
     if inside:
         process.wait_for_start(master)
     if "before_execve" in spec:
@@ -64,16 +65,20 @@ def run(
         execute.execute(spec["args"], environment)  # with the cause
 
 
-def _check_scheduler(scheduling: dict[str, Any]) -> None:
-    """Raises `StageError` for what clone(2) does not hand on (sched(7))."""
-    policy, flags = scheduling.get("scheduler", (0, 0))[:2]
-    if policy == _SCHED_DEADLINE or flags & _RESET_ON_FORK:
+def _put_off_reset(values: dict[str, Any]) -> dict[str, Any] | None:
+    """What clone(2) does not hand on (sched(7)): the scheduler with ``SCHED_FLAG_RESET_ON_FORK``, which is put off and
+    answered; and deadlines, for which `StageError` is raised."""
+    policy, flags, *rest = values.get("scheduler", (0, 0))
+    if policy == _SCHED_DEADLINE:
         raise StageError(
-            "an exec, and the init of a container in the PID namespace of another one, cannot have SCHED_DEADLINE or "
-            "SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_DEADLINE is neither for an exec nor for a container in the PID namespace of another one",
             stage="scheduler",
             errno=errno.EINVAL,
         )
+    if not flags & _RESET_ON_FORK:
+        return None
+    values["scheduler"] = [policy, flags & ~_RESET_ON_FORK, *rest]
+    return {"scheduler": [policy, flags, *rest]}
 
 
 def _leave_room(spec: dict[str, Any]) -> tuple[int, int] | None:
