@@ -97,6 +97,20 @@ def test_no_group_of_the_engines_is_left_to_a_container_or_an_exec(
         daemon.out("rm", "-f", "grouped")
 
 
+def test_no_group_of_the_engines_is_left_in_a_user_namespace(daemon: Daemon) -> None:
+    body = {"Image": "grouped", "Cmd": ["sleep", "60"], "HostConfig": {"UsernsMode": "auto", "NetworkMode": "none"}}
+    assert daemon.api("POST", "/containers/create?name=mapped", body)[0] == 201
+    try:
+        daemon.out("start", "mapped")
+        init = int(daemon.out("inspect", "-f", "{{.State.Pid}}", "mapped"))
+        first = int(Path(f"/proc/{init}/gid_map").read_text().split()[1])
+        assert groups_of(Path(f"/proc/{init}/status").read_text()) == [first, first + 77]
+        assert groups_of(daemon.out("exec", "mapped", "cat", "/proc/self/status")) == [0, 77]
+        assert groups_of(daemon.out("exec", "-u", "1000:1000", "mapped", "cat", "/proc/self/status")) == [1000]
+    finally:
+        daemon.out("rm", "-f", "mapped")
+
+
 def test_nothing_of_the_engines_environment_and_state_is_left_to_a_container(daemon: Daemon) -> None:
     program = """
 status = open("/proc/self/status").read().split("\\n")
