@@ -88,15 +88,21 @@ def oom_killed(plan: dict[str, Any]) -> bool:
 
 
 def rehearse() -> None:
-    """A process as `create` makes it, that finds no root to enter and ends: see `scow.monitor.rehearsal`. From here on
-    the children of this process reset only the signals that it has changed."""
+    """A process as `create` makes it, that finds no root to enter, and one of `start_exec`, that finds nothing to do:
+    both end; see `scow.monitor.rehearsal`. From here on the children of this process reset only the signals that it has
+    changed."""
     global _signals
     _signals = sys.changed_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
-    os.waitpid(spawned.pid, 0)
-    for fd in (null, spawned.start_fd, spawned.status_fd):
-        os.close(fd)
+    further = start_exec({"cgroup": {}}, spawned.pid, (null, null, null), False)
+    for process in (spawned, further):
+        os.waitpid(process.pid, 0)
+        os.close(process.start_fd)
+        os.close(process.status_fd)
+    os.close(null)
+    if further.birth is not None:
+        further.birth.close()
 
 
 def _spawn_helper(
@@ -170,9 +176,7 @@ def _serve(
         helper = sys.clone(0)
         if helper == 0:
             theirs.close()
-            userns.serve(plan, pid, stdio, ours)
-            os.close(status)  # of an init that has ended nobody holds it
-            ours.close()  # the init goes on
+            userns.serve(plan, pid, stdio, ours, status)
     except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
         os.write(status, _report(error))
     finally:

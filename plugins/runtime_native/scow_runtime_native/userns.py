@@ -118,9 +118,9 @@ def join(path: str, kind: int) -> None:
         os.close(fd)
 
 
-def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket) -> None:
+def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket, status: int) -> None:
     """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
-    namespace for a moment; its working directory is ``/`` afterwards."""
+    namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards."""
     if plan["join_pid"] is not None and not end.recv(len(_APART)):
         return  # it could not leave, and has said why
     ids = plan["userns"]
@@ -136,6 +136,7 @@ def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: sock
     finally:
         os.close(user)
     try:
+        os.close(status)  # before the init can execute anything: that the pipe ends is how the monitor knows
         _send(end, handed)
     finally:
         for fd in (handed.root, *handed.trees.values()):
@@ -295,7 +296,6 @@ def arrive(plan: dict[str, Any]) -> Handed:
             for _level, _type, rights in ancillary:
                 received = struct.unpack(f"{len(rights) // 4}i", rights)
                 fds.update((int(word), fd) for word, fd in zip(words, received, strict=False))
-        end.recv(1)  # the helper has closed its end, and before that the init's status pipe
     become_root()
     plan["process"]["oom_score_adj"] = None  # set by `serve`
     return Handed(fds.pop(_ROOT), fds)
