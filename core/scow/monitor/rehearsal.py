@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from scow.linux.siblings import Birth, clone_sibling
 from scow.monitor import loop as ev
 from scow.monitor.monitor import Monitor
 from scow.monitor.protocol import Decoder, encode, listen
@@ -29,12 +28,10 @@ class Spawned(NamedTuple):
     pid: int
     start_fd: int
     status_fd: int
-    birth: Birth | None = None
 
 
-def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, birth: Birth | None = None) -> Spawned:
-    """A child that says something and reads its input to the end. It executes nothing. With *birth* it leaves that to
-    one that it makes itself."""
+def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool) -> Spawned:
+    """A child that says something and reads its input to the end. It executes nothing."""
     start_read, start_write = os.pipe()
     status_read, status_write = os.pipe()
     pid = os.fork()
@@ -44,8 +41,6 @@ def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, birth: 
             os.write(status_write, b'{"ready": true}\n')
             os.close(start_write)
             os.read(start_read, 1)
-            if birth is not None and clone_sibling(birth, 0):
-                os._exit(0)
             os.close(status_write)
             os.write(stdio[1], b"a line\n")
             os.closerange(3, 256)  # the monitor's end of the input, and the others'
@@ -55,12 +50,12 @@ def create(plan: dict[str, Any], stdio: tuple[int, int, int], tty: bool, birth: 
             os._exit(0)
     os.close(start_read)
     os.close(status_write)
-    return Spawned(pid, start_write, status_read, birth)
+    return Spawned(pid, start_write, status_read)
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """As `create`, by way of a helper."""
-    return create(plan, stdio, tty, Birth())
+    """As `create`."""
+    return create(plan, stdio, tty)
 
 
 class Rehearsal:
