@@ -62,7 +62,6 @@ class ZygoteStarts:
         await monitor.create(
             plan, tty=False, open_stdin=False, stdin_once=False, log_directory=bundle / "log", limits=_LIMITS
         )
-        await monitor.ready()
         await monitor.start()
         told = await ended
         took = time.perf_counter() - begun

@@ -179,8 +179,8 @@ def test_a_container_that_comes_into_anothers_pid_namespace_has_nothing_of_the_h
 @pytest.mark.parametrize("join", [False, True], ids=["exec", "joined"])
 def test_a_tracer_with_a_user_namespace_catches_nobody_before_the_execve(mapped: Daemon, join: bool) -> None:
     """Its rights do not count over the memory of who has not executed a program in that namespace yet."""
-    joined = ("run", "--rm", "--network", "none", "--pid", "container:ids", "busybox", "true")
-    assert ambush(mapped, "ids", victim=joined if join else (), seconds=4) == []
+    comes = ("run", "--rm", "--network", "none", "--pid", "container:ids", "busybox") if join else ("exec", "ids")
+    assert ambush(mapped, "ids", victim=(*comes, "sleep", "0.1"), seconds=4) == []  # as a program it is traced
 
 
 def test_the_hosts_libraries_are_not_within_reach_of_one_who_may_open_what_is_mapped(daemon: Daemon) -> None:

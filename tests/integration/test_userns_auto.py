@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -225,7 +224,7 @@ def test_the_start_does_not_grow_with_the_image(daemon: Daemon, tmp_path: Path) 
         return took
 
     pairs = [(seconds("busybox"), seconds("big")) for _ in range(15)]
-    small, big = (statistics.median(column) for column in zip(*pairs, strict=True))
+    small, big = (min(column) for column in zip(*pairs, strict=True))  # what the machine's other work adds is not ours
     assert big < small + 0.005, pairs
 
 

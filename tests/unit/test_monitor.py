@@ -116,6 +116,18 @@ def test_a_failing_set_up_is_told_by_ready(play: Callable[[Story], None]) -> Non
     play(story)
 
 
+def test_a_start_that_comes_after_a_failed_set_up_is_told_its_cause(play: Callable[[Story], None]) -> None:
+    async def story(made: Lab) -> None:
+        monitor = await made.spawn()
+        with pytest.raises(ScowError):
+            await made.create(monitor, "true", plan={"fail": "no such mount"})
+        await asyncio.wait_for(asyncio.shield(monitor.closed), 5)
+        with pytest.raises(ScowError, match="root: no such mount"):
+            await monitor.start()
+
+    play(story)
+
+
 def test_what_the_child_module_raises_is_told_and_ends_the_attempt(play: Callable[[Story], None]) -> None:
     async def story(made: Lab) -> None:
         monitor = await made.spawn()

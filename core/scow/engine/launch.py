@@ -79,23 +79,29 @@ class Launch:
             begun = time.perf_counter()
             try:
                 endpoints = await self._join_networks(init.pid, undo)
-            except Unavailable:  # its namespace went with an init that failed: what that says is the cause
+                self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
+                await self._connect_sessions(monitor)
+            except Unavailable:  # namespace and monitor go with an init that failed: what that says is the cause
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
                 raise
-            self._timeline.add("network", record.host_config.network_mode, _shown(endpoints), begun)
-            with self._timeline.step("root", record.storage_driver, "mounts and pivot_root"):
-                await monitor.ready()
-            await self._connect_sessions(monitor)
-            with self._timeline.step("process", record.runtime, record.path):
-                try:
-                    init = await monitor.start()
-                except (CannotRun, CommandNotFound) as error:
-                    error.message = f"failed to create task for container: {error.message}"
-                    raise
+            begun = time.perf_counter()
+            try:
+                init = await monitor.start()  # executed as soon as the root is ready, without a turn through here
+            except (CannotRun, CommandNotFound) as error:
+                error.message = f"failed to create task for container: {error.message}"
+                raise
+            self._tell_start(begun, monitor.ready_at)
             self._containers.follow(live, monitor)
             undo.pop_all()
         return Started(init, ProcessId(monitor.pid, monitor.start_ticks), endpoints)
+
+    def _tell_start(self, begun: float, ready_at: float) -> None:
+        """The last two steps, as far as the network had not been waited for anyhow."""
+        record, timeline = self._record, self._timeline
+        ready_at = max(begun, ready_at)
+        timeline.add("root", record.storage_driver, "mounts and pivot_root", begun, ready_at)
+        timeline.add("process", record.runtime, record.path, ready_at)
 
     # ------------------------------------------------------------------ monitor
 

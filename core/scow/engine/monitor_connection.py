@@ -70,6 +70,7 @@ class MonitorConnection(asyncio.Protocol):
         self.start_ticks = 0
         self.directory = Path()
         self.module = ""
+        self.ready_at = 0.0  # time.perf_counter when the container was set up
         self.exit: dict[str, Any] | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         self._on_exit: OnExit | None = None
@@ -171,9 +172,13 @@ class MonitorConnection(asyncio.Protocol):
         await asyncio.shield(self._ready)
 
     async def start(self) -> ProcessId:
-        """The container's program runs, in the process that is answered (not always that of `create`). Raises
-        `CommandNotFound`, `CannotRun` or another `ScowError`."""
-        ok = await self.request("start")
+        """The container's program runs, in the process that is answered (not always that of `create`); waits for the
+        set-up. Raises `CommandNotFound`, `CannotRun` or what the set-up failed with."""
+        try:
+            ok = await self.request("start")
+        except Unavailable:
+            await self.ready()  # it may have said why before it went
+            raise
         return ProcessId(ok["pid"], ok["start_ticks"])
 
     async def destroy(self) -> None:
@@ -203,13 +208,7 @@ class MonitorConnection(asyncio.Protocol):
     ) -> None:
         """The exec can be attached to and started."""
         await self.request(
-            "exec_create",
-            exec_id=exec_id,
-            module=self.module,
-            plan=plan,
-            tty=tty,
-            open_stdin=open_stdin,
-            size=size,
+            "exec_create", exec_id=exec_id, module=self.module, plan=plan, tty=tty, open_stdin=open_stdin, size=size
         )
 
     async def exec_start(self, exec_id: str) -> int:
@@ -333,6 +332,7 @@ class MonitorConnection(asyncio.Protocol):
     def _event(self, message: Message) -> None:
         name = message.pop("event")
         if name == "ready" and not self._ready.done():
+            self.ready_at = time.perf_counter()
             self._ready.set_result(None)
         elif name == "failed" and not self._ready.done():
             self._ready.set_exception(error_of(message["error"]))

@@ -28,7 +28,7 @@ class Timeline:
             raise
         self.add(name, driver, detail, start)
 
-    def add(self, name: str, driver: str, detail: str, started: float) -> None:
-        """Adds a step that began at *started* (`time.perf_counter`) and ends now."""
-        ms = round((time.perf_counter() - started) * 1000, 3)
+    def add(self, name: str, driver: str, detail: str, started: float, ended: float | None = None) -> None:
+        """Adds a step that began at *started* (`time.perf_counter`) and ended at *ended*, or ends now."""
+        ms = round(((time.perf_counter() if ended is None else ended) - started) * 1000, 3)
         self.steps.append({"step": name, "driver": driver, "detail": detail, "ms": ms})

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _START_DEADLINE_S = 15.0
 _END_DEADLINE_S = 5.0
-_BOOT = "from scow.monitor.zygote import main; main()"
+_BOOT = "from scow.monitor.boot import main; main()"
 _FLAGS = ("-s", "-S", "-P", "-X", "no_debug_ranges")  # no site, no cwd, smaller code objects
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _libc = ctypes.PyDLL(None, use_errno=True)
 _blocking = ctypes.CDLL(None, use_errno=True)  # releases the GIL: for calls that may wait, never for clone
 
+# What monitors call, bound here: an attribute of `_libc` is looked up in vain first, which writes to more objects.
+_syscall, _prctl = _libc.syscall, _libc.prctl
 _malloc_trim = getattr(_libc, "malloc_trim", None)  # glibc
 
 _OPENAT2_ATTEMPTS = 128
@@ -44,6 +46,7 @@ SYS_OPENAT2 = 437
 SYS_PIDFD_GETFD = 438
 SYS_MOUNT_SETATTR = 442
 
+_SIGCHLD = int(signal.SIGCHLD)
 _DEFAULT_ACTION = ctypes.create_string_buffer(32)  # struct kernel_sigaction with SIG_DFL
 
 CLONE_NEWTIME = 0x00000080
@@ -138,13 +141,13 @@ def _bytes(path: str | bytes | os.PathLike[str] | None) -> bytes | None:
 
 def clone(flags: int) -> int:
     """Fork with new namespaces (``CLONE_NEW*``); 0 in the child. Only for single-threaded processes (clone(2))."""
-    result: int = _libc.syscall(SYS_CLONE, ctypes.c_ulong(flags | signal.SIGCHLD), None, None, None, None)
+    result: int = _syscall(SYS_CLONE, ctypes.c_ulong(flags | _SIGCHLD), None, None, None, None)
     return _check(result, "clone")
 
 
 def clone3_into_cgroup(flags: int, cgroup_fd: int) -> int:
     """As `clone`, the child being born in the cgroup v2 directory *cgroup_fd* (Linux 5.7)."""
-    args = struct.pack("=11Q", flags | CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd)
+    args = struct.pack("=11Q", flags | CLONE_INTO_CGROUP, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd)
     buffer = ctypes.create_string_buffer(args, len(args))
     result: int = _libc.syscall(SYS_CLONE3, buffer, ctypes.c_size_t(len(args)))
     return _check(result, "clone3")
@@ -282,7 +285,7 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 def set_name(name: bytes) -> None:
     """The thread is called *name* (15 bytes at most) in ps and top."""
-    _check(_libc.prctl(ctypes.c_int(PR_SET_NAME), ctypes.c_char_p(name[:15]), 0, 0, 0), "prctl", "PR_SET_NAME")
+    _check(_prctl(PR_SET_NAME, name[:15], 0, 0, 0), "prctl", "PR_SET_NAME")
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

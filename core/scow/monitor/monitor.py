@@ -150,15 +150,15 @@ class Monitor:
         self._exit_record = message.get("exit_record", "")
         if self._exit_record:
             exit_record.remove(self._exit_record)
-        log = message.get("log") or {}
-        if log.get("max_files"):
-            self.stdio.log = SegmentWriter(log["directory"], int(log["max_bytes"]), int(log["max_files"]))
         set_size(self.stdio, message.get("size"))
         self.stdio.once = bool(message.get("stdin_once"))
         tty = bool(message.get("tty"))
         if self._plan.get("hooks"):
             self._hooks = Hooks(self.loop, self.process, self, self._plan)
         self.process.spawn(lambda ends: self._child.create(self._plan, ends, tty), tty, bool(message.get("open_stdin")))
+        log = message.get("log") or {}
+        if log.get("max_files"):  # after the clone: the container's root is made meanwhile
+            self.stdio.log = SegmentWriter(log["directory"], int(log["max_bytes"]), int(log["max_files"]))
         self.status = "created"
         return self.process.identity()
 
@@ -380,3 +380,4 @@ def run(container_id: str, run_directory: str, name: str, listener: _socket.sock
     monitor = Monitor(container_id, run_directory, name, listener)
     monitor.add_control(control)
     monitor.serve()
+    monitor.close()

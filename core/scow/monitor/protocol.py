@@ -31,6 +31,7 @@ _FD = struct.Struct("i")
 _UNIX = int(socket.AF_UNIX)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_FD.size)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 _LISTENER = int(socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 # What json.dumps and loads are built of, made once: every further object that a monitor looks at is a page.
 _parts = _json.make_encoder(
@@ -104,24 +105,24 @@ class Decoder:
         return rest
 
 
-def send_packet(sock: socket.socket, message: Message, fd: int | None = None) -> None:
+def send_packet(sock: _socket.socket, message: Message, fd: int | None = None) -> None:
     """*message* went to the zygote's peer as one packet, with a duplicate of *fd* (SCM_RIGHTS)."""
-    ancillary = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))]
+    ancillary = [] if fd is None else [(_SOL_SOCKET, _SCM_RIGHTS, _FD.pack(fd))]
     sock.sendmsg([encode_json(message)], ancillary)
 
 
-def receive_packet(sock: socket.socket) -> tuple[Message | None, int | None]:
+def receive_packet(sock: _socket.socket) -> tuple[Message | None, int | None]:
     """The next packet and its descriptor (close-on-exec); ``(None, None)`` at the end. Raises `BlockingIOError`."""
     data, fd = receive_raw(sock)
     return (decode_json(data.decode()) if data else None), fd
 
 
-def receive_raw(sock: socket.socket, limit: int = MAX_PACKET) -> tuple[bytes, int | None]:
+def receive_raw(sock: _socket.socket, limit: int = MAX_PACKET) -> tuple[bytes, int | None]:
     """As `receive_packet`, the message still encoded; what is longer than *limit* bytes is cut."""
     data, ancillary, _flags, _address = sock.recvmsg(limit, _ANCILLARY_BYTES, _CLOEXEC)
     fd: int | None = None
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) >= _FD.size:
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS and len(payload) >= _FD.size:
             (fd,) = _FD.unpack_from(payload)
     return data, fd
 

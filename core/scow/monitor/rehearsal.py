@@ -7,17 +7,23 @@ copies of the pages (measured: 300 kB a monitor). What a life needs is also impo
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-from scow.monitor import loop as ev
-from scow.monitor.monitor import Monitor
-from scow.monitor.protocol import Decoder, encode, listen
+from scow.monitor.protocol import (
+    MAX_PACKET,
+    Decoder,
+    Message,
+    encode,
+    send_packet,
+    socket_name,
+)
 from scow.monitor.segments import segment_name, segment_numbers
 
-NAME = "rehearsal.sock"
+NAME = "rehearsal"
 TIMES = 16  # a function is specialised from its ninth call on (CPython 3.11)
 _CHILD: dict[str, Any] = {"module": __name__, "plan": {}}
 
@@ -58,62 +64,97 @@ def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int],
     return create(plan, stdio, tty)
 
 
-class Rehearsal:
-    """The client of one rehearsed monitor: says its lines on the monitor's own loop."""
+class Zygote(Protocol):
+    """What is rehearsed: see `scow.monitor.zygote.Zygote`."""
 
-    def __init__(self, directory: str, directory_fd: int) -> None:
-        self._log = f"{directory}/rehearsal"
-        self._monitor = Monitor("rehearsal", directory, NAME, listen(directory_fd, NAME))
-        self._ours, theirs = socket.socketpair()
+    def live(self) -> None:
+        """Everything that a child of the zygote does."""
+
+
+class Client:
+    """scowd's part, in a process of its own: asks the zygote on *sock* for a monitor and plays its container through,
+    from hello to the exit, with an exec, an attached client and a log."""
+
+    def __init__(self, sock: _socket.socket, directory: str) -> None:
+        self._sock = sock
+        self._directory = directory
         self._decoder = Decoder()
-        self._monitor.add_control(theirs.detach())
-        self._monitor.loop.watch(self._ours.fileno(), ev.IN, self._heard)
-        self._client, theirs = socket.socketpair()
-        self._client.sendall(encode({"op": "attach", "seq": 1, "stdin": True, "stdout": True, "stderr": True}))
-        self._monitor.add_control(theirs.detach())
+        self._control, self._theirs = _socket.socketpair()
 
     def play(self) -> None:
-        """From hello to the exit, with an exec, a client and a log."""
-        log = {"directory": self._log, "max_bytes": 65536, "max_files": 2}
+        """Returns when the monitor has ended."""
+        send_packet(self._sock, {"op": "spawn", "seq": 1, "id": NAME}, self._theirs.fileno())
+        self._theirs.close()
+        self._sock.recv(MAX_PACKET)
+        log = {"directory": f"{self._directory}/{NAME}", "max_bytes": 65536, "max_files": 2}
         self._say("hello")
         self._say("resize", rows=24, cols=80)
         self._say("create", tty=False, open_stdin=True, stdin_once=True, log=log, **_CHILD)
-        self._monitor.serve()
-        self._ours.close()
-        self._client.close()
-        self._monitor.close()
-        for number in segment_numbers(self._log):
-            os.unlink(f"{self._log}/{segment_name(number)}")
-        os.rmdir(self._log)
+        self._say("start")
+        self._until("started")
+        attached = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        attached.connect(f"{self._directory}/{socket_name(NAME)}")
+        attached.sendall(encode({"op": "attach", "seq": 1, "stdin": True, "stdout": True, "stderr": True}))
+        self._say("exec_create", exec_id="exec", tty=False, open_stdin=False, **_CHILD)
+        self._say("exec_start", exec_id="exec")
+        self._until("exec_exit")
+        self._say("state")
+        attached.sendall(b"input\n")
+        attached.shutdown(_socket.SHUT_WR)
+        self._until("exit")
 
     def _say(self, op: str, **members: Any) -> None:
-        self._ours.sendall(encode({"op": op, "seq": 1, **members}))
+        self._control.sendall(encode({"op": op, "seq": 1, **members}))
 
-    def _heard(self, _events: int) -> None:
-        self._decoder.feed(self._ours.recv(65536))
-        while (message := self._decoder.take()) is not None:
-            self._reply(message.get("event"))
-
-    def _reply(self, event: str | None) -> None:
-        if event == "ready":
-            self._say("start")
-        elif event == "started":
-            self._say("exec_create", exec_id="exec", tty=False, open_stdin=False, **_CHILD)
-            self._say("exec_start", exec_id="exec")
-        elif event == "exec_exit":
-            self._say("state")
-            self._client.sendall(b"input\n")
-            self._client.shutdown(socket.SHUT_WR)
-        elif event == "exit":
-            self._monitor.loop.unwatch(self._ours.fileno())
+    def _until(self, event: str) -> Message:
+        while True:
+            while (message := self._decoder.take()) is not None:
+                if message.get("event") == event:
+                    return message
+            data = self._control.recv(65536)
+            if not data:
+                raise EOFError(f"the rehearsed monitor ended before its {event}")
+            self._decoder.feed(data)
 
 
-def rehearse(directory: str, directory_fd: int, others: Sequence[Callable[[], None]] = ()) -> None:
+def rehearse(zygote: Callable[[Any, str], Zygote], run_root: str, others: Sequence[Callable[[], None]] = ()) -> None:
     """As many lives as it takes until nothing changes any more; *others* are played as often.
 
     What a child module offers as *others* does what its ``create`` does in the monitor, with a child that ends at once.
     """
     for _ in range(TIMES):
-        Rehearsal(directory, directory_fd).play()
+        _rehearse_once(zygote, run_root)
         for other in others:
             other()
+
+
+def _rehearse_once(zygote: Callable[[Any, str], Zygote], run_root: str) -> None:
+    directory = f"{run_root}/m"
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    rehearsed = zygote(theirs, run_root)
+    pid = os.fork()
+    if not pid:
+        theirs.close()
+        _play(Client(ours, directory))
+    ours.close()
+    rehearsed.live()
+    theirs.detach()  # closed by the monitor, as a number
+    _pid, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(f"the client of a rehearsal ended with status {os.waitstatus_to_exitcode(status)}")
+    log = f"{directory}/{NAME}"
+    for number in segment_numbers(log):
+        os.unlink(f"{log}/{segment_name(number)}")
+    os.rmdir(log)
+
+
+def _play(client: Client) -> NoReturn:
+    """In the client's process."""
+    status = 1
+    try:
+        client.play()
+        status = 0
+    except BaseException:  # noqa: BLE001  (the process must not go on as a second zygote)
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)

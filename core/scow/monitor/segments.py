@@ -248,7 +248,12 @@ class SegmentWriter:
 
     def _open(self) -> None:
         """The last segment is open behind its last whole record; a first one is made in an empty directory."""
-        os.makedirs(self._directory, mode=0o750, exist_ok=True)
+        try:
+            os.mkdir(self._directory, mode=0o750)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.makedirs(self._directory, mode=0o750)
         numbers = segment_numbers(self._directory)
         if not numbers:
             self._begin(1)

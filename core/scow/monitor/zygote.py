@@ -1,6 +1,6 @@
 """The zygote: an interpreter with everything imported, that forks a monitor for whoever asks.
 
-scowd runs it as ``scow.monitor.zygote.main()`` with the arguments: descriptor of a ``SOCK_SEQPACKET`` socket to scowd,
+scowd runs it through `scow.monitor.boot` with the arguments: descriptor of a ``SOCK_SEQPACKET`` socket to scowd,
 descriptors of scowd's mount namespace and root where it starts in another one (see `go_home`), run root, names of the
 runtimes' child modules. It says ``{"event": "ready", "pid", "modules"}``, then serves
 ``{"op": "spawn", "seq", "id"}`` (beside it one end of a stream socketpair, the monitor's first control connection) with
@@ -14,18 +14,19 @@ imports it cannot import any more (`forbid_imports`): the package on disk may be
 
 from __future__ import annotations
 
+import _socket
 import gc
 import importlib
 import os
 import select
 import signal
-import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from scow.linux import syscalls
-from scow.monitor import monitor
+from scow.monitor import heap, monitor, rehearsal
 from scow.monitor.protocol import (
     MAX_REQUEST,
     decode_json,
@@ -36,7 +37,6 @@ from scow.monitor.protocol import (
     socket_name,
     start_ticks,
 )
-from scow.monitor.rehearsal import rehearse
 
 CAUGHT = (
     signal.SIGPIPE,
@@ -67,7 +67,7 @@ def forbid_imports() -> None:
 class Zygote:
     """Serves one scowd through *sock*; monitors' sockets go to ``<run root>/m``."""
 
-    def __init__(self, sock: socket.socket, run_root: str) -> None:
+    def __init__(self, sock: _socket.socket, run_root: str) -> None:
         self._sock = sock
         self._sock_fd = sock.fileno()
         self._directory = f"{run_root}/m"
@@ -82,10 +82,6 @@ class Zygote:
         self._spare = 0
         self._rest_ms = _REST_MS
         self._poll = select.poll()
-
-    def rehearse(self, modules: list[Any]) -> None:
-        """See `scow.monitor.rehearsal`; a child module may have a function ``rehearse()`` of its own."""
-        rehearse(self._directory, self._directory_fd, [m.rehearse for m in modules if hasattr(m, "rehearse")])
 
     def serve(self) -> None:
         """Returns when scowd is gone."""
@@ -117,24 +113,33 @@ class Zygote:
         except OSError:
             return  # the next request meets the same and is told so
         if not self._spare:
-            self._be_spare()
+            self._be_child(self.live)
 
-    def _be_spare(self) -> None:
-        """In the child; never returns. It ends with scowd and with the zygote, unless it has become a monitor."""
+    def _be_child(self, live: Callable[..., None], *arguments: Any) -> NoReturn:
+        """In the child, a session of its own: it does *live*, and ends."""
+        status = 1
         try:
+            os.setsid()
             os.dup2(self._life_read, self._life_write, inheritable=False)  # closed, and its number stays ours
-            poll = select.poll()
-            poll.register(self._sock_fd, select.POLLIN)
-            poll.register(self._life_read, 0)
-            poll.poll()
-            poll.unregister(self._sock_fd)
-            if not poll.poll(0):  # the zygote lives
-                request, fd = receive_raw(self._sock, MAX_REQUEST)
-                if request:
-                    os.write(self._taken_write, request)
-                    self._become_monitor(request, fd)
+            live(*arguments)
+            status = 0
+        except BaseException:  # noqa: BLE001  (the last line of a process: nothing may run on as the zygote)
+            sys.excepthook(*sys.exc_info())
         finally:
-            os._exit(0)
+            os._exit(status)
+
+    def live(self) -> None:
+        """A spare's whole life: it ends with scowd and with the zygote, unless it has become a monitor."""
+        poll = select.poll()
+        poll.register(self._sock_fd, select.POLLIN)
+        poll.register(self._life_read, 0)
+        poll.poll()
+        poll.unregister(self._sock_fd)
+        if not poll.poll(0):  # the zygote lives
+            request, fd = receive_raw(self._sock, MAX_REQUEST)
+            if request:
+                os.write(self._taken_write, request)
+                self._become_monitor(request, fd)
 
     def _taken(self) -> None:
         """The spare is a monitor now."""
@@ -158,7 +163,7 @@ class Zygote:
             self._refuse(data, str(error), error.errno or 0)
         else:
             if not pid:
-                self._become_monitor(data, fd)
+                self._be_child(self._become_monitor, data, fd)
             self._requests[pid] = data
         if fd is not None:
             os.close(fd)
@@ -171,13 +176,11 @@ class Zygote:
         os.write(self._sock_fd, encode_json({"seq": seq, "error": error}))
 
     def _become_monitor(self, request: bytes, control_fd: int | None) -> None:
-        """In the child; never returns."""
-        status, answered = 1, False
+        """What was asked for is answered, and done: returns when the monitor has nothing left to do."""
+        # As few Python objects as possible: SIGCHLD keeps its empty handler (to name SIG_DFL writes to 40 pages of
+        # enum's), and descriptors are closed as numbers.
+        signal.set_wakeup_fd(-1)
         try:
-            # As few Python objects as possible: SIGCHLD keeps its empty handler (to name SIG_DFL writes to 40 pages
-            # of enum's), and descriptors are closed as numbers.
-            os.setsid()
-            signal.set_wakeup_fd(-1)
             message = decode_json(request.decode())
             if message.get("op") != "spawn" or control_fd is None:
                 raise ValueError(f"unknown request {message.get('op')!r}")
@@ -186,26 +189,21 @@ class Zygote:
             listener = listen(self._directory_fd, name)
             ok = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
             os.write(self._sock_fd, encode_json({"seq": message["seq"], "ok": ok}))
-            for fd in (
-                self._sock_fd,
-                self._directory_fd,
-                self._wake_read,
-                self._wake_write,
-                self._taken_read,
-                self._taken_write,
-                self._life_read,
-                self._life_write,
-            ):
-                os.close(fd)
-            answered = True
-            monitor.run(container_id, self._directory, name, listener, control_fd)
-            status = 0
-        except BaseException as error:  # noqa: BLE001  (the last line of a process: nothing may run on as the zygote)
-            sys.excepthook(*sys.exc_info())
-            if not answered:
-                self._refuse(request, str(error), getattr(error, "errno", None) or 0)
-        finally:
-            os._exit(status)
+        except BaseException as error:
+            self._refuse(request, str(error), getattr(error, "errno", None) or 0)
+            raise
+        for fd in (
+            self._sock_fd,
+            self._directory_fd,
+            self._wake_read,
+            self._wake_write,
+            self._taken_read,
+            self._taken_write,
+            self._life_read,
+            self._life_write,
+        ):
+            os.close(fd)
+        monitor.run(container_id, self._directory, name, listener, control_fd)
 
     def _reap(self) -> None:
         try:
@@ -247,12 +245,15 @@ def prepare(names: list[str]) -> list[Any]:
     return modules
 
 
-def freeze() -> None:
-    """What is on the heap now is shared by all monitors, and never looked at by their collectors."""
+def freeze() -> list[object]:
+    """What is on the heap now is shared by all monitors, and never looked at by their collectors. The answer is kept as
+    long as monitors are forked."""
     forbid_imports()
     gc.collect()
     gc.disable()
+    kept = heap.fill_free_slots()
     gc.freeze()
+    return kept
 
 
 def go_home(namespace_fd: int, root_fd: int) -> None:
@@ -268,16 +269,18 @@ def go_home(namespace_fd: int, root_fd: int) -> None:
 
 def main() -> None:
     """The zygote process: ``SOCKET_FD [NAMESPACE_FD,ROOT_FD] RUN_ROOT MODULE…``."""
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = _socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
-    modules = prepare(sys.argv[4:])
+    modules, run_root = prepare(sys.argv[4:]), sys.argv[3]
     if sys.argv[2]:
         go_home(*map(int, sys.argv[2].split(",")))
-    zygote = Zygote(sock, sys.argv[3])
-    zygote.rehearse(modules)
-    freeze()
+    rehearsal.rehearse(Zygote, run_root, [module.rehearse for module in modules if hasattr(module, "rehearse")])
+    syscalls.set_name(b"scow-zygote")
+    zygote = Zygote(sock, run_root)
+    kept = freeze()
     try:
         zygote.serve()
     except (BrokenPipeError, ConnectionResetError):
         pass  # scowd is gone
+    del kept
     os._exit(0)
