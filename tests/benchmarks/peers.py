@@ -73,7 +73,7 @@ def _enter(root: str, folder: Path, words: list[str], log: Path, without_unified
 
 
 @contextlib.contextmanager
-def _docker(root: str, folder: Path) -> Iterator[list[str]]:
+def docker(root: str, folder: Path) -> Iterator[list[str]]:
     """dockerd with its defaults; answers the docker CLI's words."""
     program = _find("dockerd", root)
     if DOCKER is None:
@@ -138,7 +138,7 @@ def _version(command: list[str]) -> str:
     return ".".join(done.stdout.strip().split(".")[:2])
 
 
-def _ready(command: list[str]) -> None:
+def ready(command: list[str]) -> None:
     """It has an image called busybox and runs a container of it."""
     words = ["import", "--change", "ENV PATH=/bin", "-", "busybox"]
     done = subprocess.run([*command, *words], input=busybox_tar(), capture_output=True)
@@ -153,12 +153,12 @@ def running(folder: Path, root: str) -> Iterator[dict[str, list[str]]]:
     """The peers that work, ``docker 26.1`` → the words that stand before ``run``; the others are named with why not."""
     with contextlib.ExitStack() as stack:
         found = {}
-        for name, start in (("docker", _docker), ("podman", _podman)):
+        for name, start in (("docker", docker), ("podman", _podman)):
             own = folder / name
             own.mkdir()
             try:
                 command = stack.enter_context(start(root, own))
-                _ready(command)
+                ready(command)
                 found[f"{name} {_version(command)}"] = command
             except NotHere as reason:
                 print(f"not paired: {name}: {reason}", flush=True)

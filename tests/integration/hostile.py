@@ -14,7 +14,7 @@ from tests.daemon import Daemon, busybox_tar
 
 PYTHON = "/usr/bin/python3"
 HAVE_PYTHON = os.access(PYTHON, os.X_OK)
-_FOLDERS = [folder for folder in ("/usr", "/lib", "/lib64") if Path(folder).is_dir()]
+FOLDERS = [folder for folder in ("/usr", "/lib", "/lib64") if Path(folder).is_dir()]
 _TYPES = {"link": tarfile.SYMTYPE, "folder": tarfile.DIRTYPE, "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE}
 
 Entry = bytes | tuple[str, *tuple[Any, ...]] | None
@@ -57,7 +57,7 @@ def _add(tar: tarfile.TarFile, path: str, entry: Entry) -> None:
 
 def with_python(*options: str) -> list[str]:
     """The options of ``docker run`` for a container that can run `PYTHON`."""
-    binds = [word for folder in _FOLDERS for word in ("-v", f"{folder}:{folder}:ro")]
+    binds = [word for folder in FOLDERS for word in ("-v", f"{folder}:{folder}:ro")]
     return ["--network", "none", *binds, *options]
 
 

@@ -255,6 +255,23 @@ def test_users_are_looked_up_in_files_that_lie_without_hanging_or_becoming_root(
     assert "uid" in done.stderr or "user" in done.stderr or "etc/" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "group",
+    [("link", "/dev/zero"), ("fifo",), ("link", "../../../../../../etc/group"), ("char", 1, 5), ("folder",),
+     b"mail:x:4294967295:\n", b"mail:x:-1:mail\n", b"\xff\n" * 1_000_000],
+    ids=lambda entry: str(entry)[:40],
+)  # fmt: skip
+def test_groups_are_looked_up_in_files_that_lie_without_hanging_or_a_group_of_the_hosts(
+    daemon: Daemon, group: Any
+) -> None:
+    add_image(daemon, "lying", {"etc/passwd": b"mail:x:8:12::/:\n", "etc/group": group})
+    run = ("run", "--rm", "--network", "none")
+    done = daemon.docker(*run, "-u", "8:mail", "lying", "true", check=False, timeout_s=20)
+    assert done.returncode == 125 and ("group" in done.stderr or "etc/" in done.stderr)
+    done = daemon.docker(*run, "-u", "mail", "lying", "cat", "/proc/self/status", check=False, timeout_s=20)
+    assert "Groups:\t12 \n" in done.stdout or "etc/" in done.stderr
+
+
 def test_thousands_of_members_of_one_name_are_taken(daemon: Daemon) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scow.testing.runtime import BUSYBOX, Lab
-from scow.types import ContainerConfig
+from scow.types import ContainerConfig, HostConfig
 from tests.daemon import DOCKER, Daemon
 
 pytestmark = [
@@ -75,6 +75,17 @@ def test_create_container_hooks_run_in_the_namespaces_with_the_hosts_root(lab: L
     assert (said["status"], said["pid"]) == ("creating", 1)
     assert (tmp_path / "name").read_text() == "inside\n" and (tmp_path / "parent").read_text() == "1\n"
     assert (tmp_path / "cwd").read_text() == f"{lab.directory}/{running.id[:12]}/rootfs\n"
+
+
+def test_a_create_container_hook_with_the_hosts_root_is_no_process_of_another_container(
+    lab: Lab, tmp_path: Path
+) -> None:
+    first = lab.up()
+    more: dict[str, Any] = {"host": HostConfig(pid_mode=f"container:{first.id}"), "joined": {"pid": first.pid}}
+    change = hooks(createContainer=shell(f"readlink /proc/self/ns/pid > {tmp_path}/hook"))
+    running = lab.up(change=change, **more)
+    assert (tmp_path / "hook").read_text().strip() == os.readlink("/proc/self/ns/pid")
+    assert os.readlink(f"/proc/{running.pid}/ns/pid") == os.readlink(f"/proc/{first.pid}/ns/pid")
 
 
 def test_what_a_create_container_hook_mounts_is_in_the_container_and_not_on_the_host(lab: Lab) -> None:

@@ -232,13 +232,14 @@ def test_no_descriptor_but_stdio_reaches_the_program(lab: Lab) -> None:
     assert lab.up().exec("sh", "-c", "ls /proc/$$/fd; true")["output"].split() == ["0", "1", "2"]
 
 
-def test_the_process_before_execve_cannot_be_looked_into(lab: Lab) -> None:
+def test_a_process_that_waits_for_its_start_is_not_seen_in_the_pid_namespace_that_it_will_be_in(lab: Lab) -> None:
     first = lab.up()
     host = HostConfig(pid_mode=f"container:{first.id}", cap_drop=["ALL"])
-    waiting = lab.make("true", host=host, joined={"pid": first.pid})
+    waiting = lab.make("sleep", "60", host=host, joined={"pid": first.pid})
     assert waiting.create() == {"ready": True}
-    seen = first.exec("sh", "-c", "for p in /proc/[0-9]*; do readlink $p/exe || echo denied; done")["output"]
-    assert "denied" in seen.split() and "python" not in seen
+    assert first.exec("sh", "-c", "echo /proc/[0-9]*")["output"].split() == ["/proc/1", "/proc/2"]
+    assert waiting.start() is None
+    assert os.readlink(f"/proc/{waiting.pid}/ns/pid") == os.readlink(f"/proc/{first.pid}/ns/pid")
 
 
 # ---------------------------------------------------------------- users and rights

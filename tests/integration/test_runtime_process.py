@@ -108,6 +108,21 @@ def test_an_exec_has_the_containers_scheduling_too(lab: Lab) -> None:
     assert running.exec("sh", "-c", "cut -d' ' -f19 /proc/self/stat")["output"] == "9\n"
 
 
+@can_nice
+def test_an_exec_has_a_scheduler_that_its_children_have_not(lab: Lab) -> None:
+    scheduler = {"policy": "SCHED_BATCH", "nice": -9, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
+    running = lab.up(change=process(scheduler=scheduler))
+    script = "cut -d' ' -f19,41 /proc/$$/stat; cut -d' ' -f19,41 /proc/self/stat; true"
+    assert running.exec("sh", "-c", script)["output"].splitlines() == ["-9 3", "0 3"]
+
+
+def test_an_exec_has_no_deadline(lab: Lab) -> None:
+    running = lab.up()
+    running.spec["process"]["scheduler"] = {"policy": "SCHED_DEADLINE", "runtime": 10**6, "period": 10**7}
+    answer = running.exec("true")
+    assert answer["status"]["stage"] == "scheduler" and "neither for an exec" in answer["status"]["error"]
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the 32-bit name of other machines is another")
 def test_a_32_bit_personality_shows_a_32_bit_machine(lab: Lab) -> None:
     def change(spec: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,64 @@ def test_the_device_program_of_version_2_holds_in_the_kernel_and_can_be_replaced
     finally:
         assert eventually(lambda: not (group / "cgroup.procs").read_text())
         group.rmdir()
+
+
+# ---------------------------------------------------------------- a PID namespace that is another container's
+
+
+def test_a_container_in_anothers_pid_namespace_sees_and_shows_its_processes(lab: Lab) -> None:
+    first = lab.up("sleep", "123")
+    host = HostConfig(pid_mode=f"container:{first.id}")
+    second = lab.up("sh", "-c", "sleep 321", host=host, joined={"pid": first.pid})
+    listed = second.exec("ps", "-o", "args")["output"]
+    assert "sleep 123" in listed and "sleep 321" in listed
+    assert "sleep 321" in first.exec("ps", "-o", "args")["output"]
+    assert os.readlink(f"/proc/{second.pid}/ns/pid") == os.readlink(f"/proc/{first.pid}/ns/pid")
+    masked = second.exec("sh", "-c", "wc -c < /proc/keys; echo 1 > /proc/sys/vm/swappiness; cat /proc/mounts")["output"]
+    assert masked.startswith("0\n") and "Read-only" in masked and "proc /proc proc rw,nosuid,nodev,noexec" in masked
+
+
+def test_a_container_in_anothers_pid_namespace_has_exit_code_init_and_errors_as_any(lab: Lab) -> None:
+    first = lab.up()
+    more: dict[str, Any] = {"joined": {"pid": first.pid}}
+    mode = f"container:{first.id}"
+    assert lab.run("sh", "-c", "echo out; exit 4", host=HostConfig(pid_mode=mode), **more) == (4, "out\n")
+    assert lab.run("sh", "-c", "exit 5", host=HostConfig(pid_mode=mode, init=True), **more) == (5, "")
+    assert lab.refused("no-such", host=HostConfig(pid_mode=mode), **more)["kind"] == "not_found"
+    config = ContainerConfig(tty=True)
+    code, output = lab.run("sh", "-c", "tty", tty=True, config=config, host=HostConfig(pid_mode=mode), **more)
+    assert (code, output.split()) == (0, ["/dev/pts/0"])
+
+
+_COPY = """
+import os, sys
+from scow.linux import syscalls
+from scow_runtime_native import joined_proc
+tree = joined_proc.copy_of_its_own(sys.argv[1], syscalls.MOUNT_ATTR_NOSUID)
+name = open(os.open("1/cmdline", os.O_RDONLY, dir_fd=tree)).read().split(chr(0))[0]
+print(name, os.listdir(f"/proc/self/fd/{tree}").count("self"))
+"""
+
+
+def copied(pid: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _COPY, f"/proc/{pid}/ns/pid"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_an_older_kernel_gets_a_copy_of_the_other_containers_proc(lab: Lab) -> None:
+    done = copied(lab.up().pid)
+    assert done.stdout == "sleep 1\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "mount -t tmpfs none /proc",
+        "mkdir /p; mount -t proc none /p; mount --bind /p/sys /proc",
+        "mkdir -p /x/1/ns; touch /x/1/ns/pid; mount --bind /proc/1/ns/pid /x/1/ns/pid; mount --bind /x /proc",
+    ],
+)
+def test_a_proc_that_the_other_container_has_faked_is_not_taken(lab: Lab, trick: str) -> None:
+    running = lab.up("sh", "-c", f"{trick}; mkdir /done; sleep 60", host=HostConfig(privileged=True))
+    assert eventually(lambda: os.path.exists(f"/proc/{running.pid}/root/done"))
+    assert "cannot mount /proc for the PID namespace" in copied(running.pid).stderr

@@ -188,6 +188,33 @@ def test_another_containers_namespaces_can_be_joined_with_its_user_namespace(lab
     assert kinds == ["user", "net", "pid", "ipc"]
 
 
+def without_proc(spec: dict[str, Any]) -> None:
+    """Only the rights over a PID namespace let one mount its /proc."""
+    spec["mounts"] = [mount for mount in spec["mounts"] if mount["destination"] != "/proc"]
+    spec["linux"].update(maskedPaths=[], readonlyPaths=[])
+
+
+def test_the_pid_namespace_of_a_container_of_the_hosts_is_entered_with_rights_over_nothing_there(lab: Lab) -> None:
+    first = lab.up()
+    host = HostConfig(pid_mode=f"container:{first.id}", cap_drop=["ALL"])
+    waiting = lab.make("sleep", "60", host=host, joined={"pid": first.pid}, ids=IDS, change=without_proc)
+    assert waiting.create() == {"ready": True}
+    assert first.exec("sh", "-c", "echo /proc/[0-9]*")["output"].split() == ["/proc/1", "/proc/2"]
+    assert waiting.start() is None
+    assert os.readlink(f"/proc/{waiting.pid}/ns/pid") == os.readlink(f"/proc/{first.pid}/ns/pid")
+    assert mapping(waiting.pid, "uid") == [0, 300000, 65536]
+    assert waiting.exec("id", "-u")["output"] == "0\n"
+    hook = {"createContainer": [{"path": "/bin/true"}]}
+    refused = lab.refused(
+        "true",
+        host=host,
+        joined={"pid": first.pid},
+        ids=IDS,
+        change=lambda spec: spec.update(hooks=hook, mounts=spec["mounts"][1:]),
+    )
+    assert "no createContainer hooks" in refused["error"]
+
+
 def test_init_and_a_read_only_root(lab: Lab) -> None:
     host = HostConfig(init=True, readonly_rootfs=True, tmpfs={"/tmp": "size=1m"})
     output = lab.sh("cat /proc/1/comm; touch /x 2>/dev/null || echo refused; touch /tmp/x; stat -c %u /tmp/x",

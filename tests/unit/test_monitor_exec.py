@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from scow.engine.monitor_connection import MonitorConnection
-from scow.errors import CommandNotFound, Conflict, NotFound
+from scow.errors import CommandNotFound, Conflict, NotFound, ScowError
 from tests.unit.monitor_lab import exit_of, lab, output, read_all
 
 HOLD = "exec sleep 100"
@@ -140,3 +141,66 @@ def test_execs_are_refused_where_they_make_no_sense(tmp_path: Path) -> None:
                 await monitor.exec_start("e1")
 
     asyncio.run(story())
+
+
+def test_the_process_of_an_exec_may_be_one_that_a_helper_left_behind(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with lab(tmp_path) as made:
+            monitor = await made.run(HOLD)
+            await monitor.exec_create("e1", {**sh("echo $$; exit 5"), "helper": True}, tty=False, open_stdin=False)
+            stream = await monitor.attach(exec_id="e1", stdin=False, stdout=True, stderr=True)
+            pid = await monitor.exec_start("e1")
+            assert await ended(monitor) == ("e1", 5)
+            assert output(await read_all(stream)) == f"{pid}\n".encode()
+            await monitor.exec_create("e2", {**sh("exec sleep 100"), "helper": True}, tty=False, open_stdin=False)
+            pid = await monitor.exec_start("e2")
+            assert (await monitor.exec_state("e2"))["pid"] == pid
+            await monitor.signal(signal.SIGTERM, exec_id="e2")
+            assert await ended(monitor) == ("e2", 143)
+            await monitor.exec_create("e3", {"args": ["/no/such"], "helper": True}, tty=False, open_stdin=False)
+            with pytest.raises(CommandNotFound):
+                await monitor.exec_start("e3")
+            assert await ended(monitor) == ("e3", 127)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "report", ["no JSON\n", "[]\n", "{}\n", '{"error": [], "kind": {}, "errno": "x"}\n', "x" * 70000]
+)
+def test_a_report_that_makes_no_sense_is_the_end_of_that_exec_only(tmp_path: Path, report: str) -> None:
+    async def story() -> None:
+        async with lab(tmp_path) as made:
+            monitor = await made.run(HOLD)
+            await monitor.exec_create("e1", {**sh("true"), "say": report}, tty=False, open_stdin=False)
+            with pytest.raises(ScowError):
+                await monitor.exec_start("e1")
+            await ended(monitor)
+            await monitor.exec_create("e2", sh("exit 3"), tty=False, open_stdin=False)
+            await monitor.exec_start("e2")
+            assert await ended(monitor) == ("e2", 3)
+
+    asyncio.run(story())
+
+
+def test_the_process_of_an_exec_that_nobody_starts_goes_with_scowd(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with lab(tmp_path) as made:
+            monitor = await made.run(HOLD)
+            pid = (await monitor.state())["monitor_pid"]
+            before = children(pid)
+            await monitor.exec_create("e1", sh("true"), tty=False, open_stdin=False)
+            assert len(children(pid)) == len(before) + 1
+            monitor.close()
+            deadline = time.monotonic() + 10
+            while children(pid) != before and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            assert children(pid) == before
+            made.made.append(await MonitorConnection.connect(tmp_path / "run", monitor.container_id))
+            made.made.remove(monitor)
+
+    asyncio.run(story())
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -15,7 +15,7 @@ from scow.engine.framing import between
 from scow.engine.model import ExecRecord
 from scow.engine.names import new_id
 from scow.engine.sessions import StreamSession
-from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound, ScowError
+from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, NotFound, ScowError, Unavailable
 from scow.ports import RUNTIME
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scow.engine.live import Live
     from scow.engine.model import Container
     from scow.engine.monitor_connection import MonitorConnection
+    from scow.ports.runtime import Plan
     from scow.types import ExecRequest
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ class Execs:
         live.execs[record.id] = record
         command = " ".join(request.cmd)
         self._containers.tell(live, f"exec_create: {command}", {"execID": record.id})
+        planning = asyncio.ensure_future(self._plan(live, request))  # while the client hears of it and asks to start it
+        planning.add_done_callback(_told_at_start)
+        live.planned = record.id, planning
         return record.id
 
     async def start(
@@ -60,22 +64,22 @@ class Execs:
         monitor = live.monitor
         if monitor is None:
             raise Conflict(f"container {live.record.id} is not running")
-        await self._prepare(live, monitor, record, console_size)
         session = None
-        if not detach:
-            session = StreamSession(
-                tty=request.tty,
-                stdin=request.attach_stdin and stdin,
-                stdout=request.attach_stdout,
-                stderr=request.attach_stderr,
-                detach_keys=parse_keys(request.detach_keys),
-                recorded=live.exec_ends.setdefault(exec_id, asyncio.Event()),
-                framing=between(request.tty, tty),
-            )
-            session.on_detach = partial(self._containers.tell, live, "exec_detach", {"execID": exec_id})
-            await session.attach(monitor, exec_id)
-        live.execs[exec_id] = msgspec.structs.replace(record, running=True)
         try:
+            await self._prepare(live, monitor, record, console_size)
+            if not detach:
+                session = StreamSession(
+                    tty=request.tty,
+                    stdin=request.attach_stdin and stdin,
+                    stdout=request.attach_stdout,
+                    stderr=request.attach_stderr,
+                    detach_keys=parse_keys(request.detach_keys),
+                    recorded=live.exec_ends.setdefault(exec_id, asyncio.Event()),
+                    framing=between(request.tty, tty),
+                )
+                session.on_detach = partial(self._containers.tell, live, "exec_detach", {"execID": exec_id})
+                await session.attach(monitor, exec_id)
+            live.execs[exec_id] = msgspec.structs.replace(record, running=True)
             pid = await monitor.exec_start(exec_id)
         except BaseException as error:  # noqa: BLE001  (recorded, and raised again)
             failure = _refused(error)
@@ -94,17 +98,22 @@ class Execs:
     async def _prepare(
         self, live: Live, monitor: MonitorConnection, record: ExecRecord, console_size: tuple[int, int] | None
     ) -> None:
-        container = live.record
         request = record.request
+        planned, live.planned = live.planned, None
+        plan = await (planned[1] if planned and planned[0] == record.id else self._plan(live, request))
+        rows, cols = console_size or request.console_size or (0, 0)
+        await monitor.exec_create(record.id, plan, tty=request.tty, open_stdin=request.attach_stdin, size=(rows, cols))
+
+    async def _plan(self, live: Live, request: ExecRequest) -> Plan:
+        container = live.record
         if live.spec is None:
             live.spec = await self._containers.rebuild_spec(live)
         built = live.spec
         process = spec.exec_process(container, request, built)
-        plan = await self._containers.drivers.call(
+        plan: Plan = await self._containers.drivers.call(
             RUNTIME, container.runtime, "exec", lambda d: d.exec(container.id, built, process)
         )
-        rows, cols = console_size or request.console_size or (0, 0)
-        await monitor.exec_create(record.id, plan, tty=request.tty, open_stdin=request.attach_stdin, size=(rows, cols))
+        return plan
 
     def of(self, container_id: str) -> list[str]:
         """The ids of the container's running execs."""
@@ -133,6 +142,12 @@ class Execs:
         return matches[0]
 
 
+def _told_at_start(planning: asyncio.Task[Plan]) -> None:
+    """What kept a plan from being made is raised to who starts the exec; asyncio need not complain that nobody did."""
+    if not planning.cancelled():
+        planning.exception()
+
+
 def _check_running(record: Container) -> None:
     if record.state.status == "paused":
         raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
@@ -146,6 +161,8 @@ def _refused(error: BaseException) -> BaseException:
     """What a client is told: a process that could not be set up (an unknown user) cannot be run, as Docker has it."""
     if isinstance(error, CannotRun | CommandNotFound):
         error.message = f"OCI runtime exec failed: {error.message}"
+    elif isinstance(error, Unavailable):
+        return Conflict(f"the container is not running any more ({error.message})")
     elif type(error) is ScowError:
         return CannotRun(f"OCI runtime exec failed: {error.message}", hint=error.hint)
     return error

@@ -27,6 +27,7 @@ from scow.engine.networks import shown_driver
 from scow.engine.publish import bindings
 from scow.engine.spec_security import check_rights
 from scow.errors import CannotRun, CommandNotFound, Conflict, InvalidArgument, Unavailable
+from scow.monitor.protocol import start_ticks
 from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from scow.engine.containers import Containers
     from scow.engine.live import Live
-    from scow.engine.model import Container, EndpointRecord, MountPoint
+    from scow.engine.model import Container, ContainerState, EndpointRecord, MountPoint
     from scow.engine.monitor_connection import MonitorConnection
     from scow.ports.network import Attachment, Network, NetworkDriver, PortBinding
     from scow.ports.runtime import Plan
@@ -86,7 +87,7 @@ class Launch:
                 raise
             begun = time.perf_counter()
             try:
-                await monitor.start()  # executed as soon as the root is ready, without a turn through here
+                init = await monitor.start()  # executed as soon as the root is ready, without a turn through here
             except (CannotRun, CommandNotFound) as error:
                 error.message = f"failed to create task for container: {error.message}"
                 raise
@@ -224,8 +225,12 @@ async def build_spec(containers: Containers, record: Container, sources: dict[st
     files = None
     for kind, ref in spec.joins(record.host_config).items():
         other = containers.get(ref)
-        if not other.state.running:
+        if not other.state.running or not _is_there(other.state):
             raise Conflict(f"cannot join the {kind} namespace of container {ref}: it is not running")
+        if kind == "ipc" and other.host_config.ipc_mode != "shareable":
+            raise Conflict(
+                f"cannot join IPC of container {ref}: non-shareable IPC", hint="run that container with --ipc shareable"
+            )
         joined[kind] = other.state.pid
         if kind == "network":
             files = containers.directory(other.id)
@@ -245,6 +250,14 @@ def write_bundle(directory: Path, built: dict[str, Any]) -> None:
     temporary = directory / "config.json.tmp"
     temporary.write_bytes(msgspec.json.encode(built))
     temporary.rename(directory / "config.json")
+
+
+def _is_there(state: ContainerState) -> bool:
+    """Whether the pid is still its init's: that of a process of the host would lead into the host's namespaces."""
+    try:
+        return start_ticks(state.pid) == state.start_ticks
+    except OSError:
+        return False
 
 
 async def hold_volumes(containers: Containers, record: Container, undo: AsyncExitStack | None = None) -> dict[str, str]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scow.engine.model import Container, ExecRecord
     from scow.engine.monitor_connection import MonitorConnection
     from scow.engine.sessions import StreamSession
+    from scow.ports.runtime import Plan
 
 
 class WaitResult(NamedTuple):
@@ -26,9 +27,9 @@ class Live:
     """The record is replaced after each commit; the rest is this process's alone and is made again after a restart.
 
     *lock* orders what changes the container; no hook or driver that may call back runs under it. *ended* is set when
-    the present run's end was recorded. *sessions* wait for the process to come. *exec_ends* are set when an
-    exec's exit code is recorded. *spec* is the OCI configuration of the
-    present run, for execs.
+    the present run's end was recorded. *sessions* wait for the process to come. *exec_ends* are set when an exec's exit
+    code is recorded. *spec* is the OCI configuration of the present run, for execs; *planned* the exec that was created
+    last, and its plan, on which work goes on until it is started.
     """
 
     record: Container
@@ -40,6 +41,7 @@ class Live:
     execs: dict[str, ExecRecord] = field(default_factory=dict)
     exec_ends: dict[str, asyncio.Event] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
+    planned: tuple[str, asyncio.Task[Plan]] | None = None
     timeline: Timeline = field(default_factory=Timeline)
     restart: asyncio.Task[None] | None = None
     failures: int = 0
@@ -56,6 +58,7 @@ class Live:
             end.set()
         self.exec_ends.clear()
         self.execs.clear()
+        self.planned = None
 
     def resolve(self, conditions: tuple[str, ...], result: WaitResult) -> None:
         """Those who wait for one of *conditions* have *result*."""

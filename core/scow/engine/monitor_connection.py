@@ -171,14 +171,15 @@ class MonitorConnection(asyncio.Protocol):
         """The container is set up and can be started. Raises what its set-up failed with."""
         await asyncio.shield(self._ready)
 
-    async def start(self) -> None:
-        """The container's program runs; waits for the set-up. Raises `CommandNotFound`, `CannotRun` or what the set-up
-        failed with."""
+    async def start(self) -> ProcessId:
+        """The container's program runs, in the process that is answered (not always that of `create`); waits for the
+        set-up. Raises `CommandNotFound`, `CannotRun` or what the set-up failed with."""
         try:
-            await self.request("start")
+            ok = await self.request("start")
         except Unavailable:
             await self.ready()  # it may have said why before it went
             raise
+        return ProcessId(ok["pid"], ok["start_ticks"])
 
     async def destroy(self) -> None:
         """The container is not wanted: one that was not started never will be, one that was is killed. The monitor has
@@ -207,13 +208,7 @@ class MonitorConnection(asyncio.Protocol):
     ) -> None:
         """The exec can be attached to and started."""
         await self.request(
-            "exec_create",
-            exec_id=exec_id,
-            module=self.module,
-            plan=plan,
-            tty=tty,
-            open_stdin=open_stdin,
-            size=size,
+            "exec_create", exec_id=exec_id, module=self.module, plan=plan, tty=tty, open_stdin=open_stdin, size=size
         )
 
     async def exec_start(self, exec_id: str) -> int:
@@ -253,6 +248,9 @@ class MonitorConnection(asyncio.Protocol):
             ok, early = await _first_answer(sock)
             stream = AttachStream(bool(ok["tty"]))
             await loop.create_unix_connection(lambda: stream, sock=sock)
+        except OSError as error:  # reset: it ended with the request unread
+            sock.close()
+            raise Unavailable(f"the monitor of container {self.container_id[:12]} is gone") from error
         except BaseException:
             sock.close()
             raise
@@ -308,6 +306,7 @@ class MonitorConnection(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
         if self._started and not self.exit and not self._closing:
+            forget_socket(self._run_root, self.container_id)  # it was killed
             self._exited(
                 {
                     "exit_code": 137,
@@ -358,6 +357,11 @@ class MonitorConnection(asyncio.Protocol):
 def error_of(error: Mapping[str, Any]) -> ScowError:
     """The exception for a refusal of the monitor."""
     return _KINDS.get(str(error.get("kind")), ScowError)(str(error.get("message")))
+
+
+def forget_socket(run_root: Path, container_id: str) -> None:
+    """The address of a monitor that is gone is free."""
+    (run_root / "m" / socket_name(container_id)).unlink(missing_ok=True)
 
 
 def connect_socket(run_root: Path, container_id: str) -> socket.socket:

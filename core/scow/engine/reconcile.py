@@ -6,6 +6,7 @@ The state says what should be, the kernel what is. Every difference is mended an
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
 from scow.engine.lifecycle import MONITOR_LOST, lost
 from scow.engine.model import ContainerState
-from scow.engine.monitor_connection import MonitorConnection
+from scow.engine.monitor_connection import MonitorConnection, forget_socket
 from scow.engine.remove import auto_remove
 from scow.errors import ScowError
 from scow.ports import RUNTIME, STORAGE
@@ -88,6 +89,8 @@ class Reconcile:
             monitor = await MonitorConnection.connect(containers.config.run_root, record.id)
         except OSError as error:
             log.debug("container %s: %s", record.id[:12], error)
+            if error.errno == errno.ECONNREFUSED:
+                forget_socket(containers.config.run_root, record.id)
             return
         running = await monitor.state()
         if not record.state.running:  # killed between execve and commit: what runs is the truth

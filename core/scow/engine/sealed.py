@@ -1,8 +1,9 @@
-"""A sealed copy of the interpreter in memory, so that no container can reach the host's through ``/proc/<pid>/exe``.
+"""A zygote through whose forks no container can write to a file of the host (the family of CVE-2019-5736).
 
-A container's init is a fork of the monitor until its execve; what it, or anybody who enters beside it, could open
-through ``/proc/self/exe`` must not be a file that can be written (the family of CVE-2019-5736). memfd_create(2),
-fcntl(2) ``F_ADD_SEALS``.
+A container's init is a fork of the monitor until its execve, and so is what enters beside it. ``/proc/<pid>/exe`` leads
+to what it runs: that is a sealed copy of the interpreter in memory (memfd_create(2), fcntl(2) ``F_ADD_SEALS``).
+``/proc/<pid>/map_files`` leads to its libraries, and whoever may trace it and has CAP_CHECKPOINT_RESTORE may open them:
+they are mapped through mounts of the zygote's own, which are read-only before there is any container.
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from scow.linux import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
 
 
 def interpreter_copy() -> int:
@@ -38,3 +48,25 @@ def python_home() -> str:
     if sys.base_prefix == sys.base_exec_prefix:
         return sys.base_prefix
     return f"{sys.base_prefix}:{sys.base_exec_prefix}"
+
+
+def with_own_mounts(start: Callable[[], _T]) -> _T:
+    """What *start* answers, called in a thread whose mounts are copies of this process's: a program that it starts has
+    them. Raises `OSError` where that is not possible, and what *start* raises."""
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)  # what the host unmounts, goes
+            done.append(start())
+        except BaseException as error:  # noqa: BLE001  (raised to the caller)
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="scow-own-mounts")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

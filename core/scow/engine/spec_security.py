@@ -144,7 +144,7 @@ def security(host: HostConfig, caps: tuple[str, ...]) -> Security:
     """What the security options of *host* mean for a container with the capabilities *caps*."""
     options = parse_options(host.security_opt)
     open_paths = host.privileged or options.unconfined_paths
-    masked = [] if open_paths else list(defaults.MASKED_PATHS)
+    masked = [] if open_paths else list(defaults.masked_paths())
     readonly = [] if open_paths else list(defaults.READONLY_PATHS)
     return Security(
         no_new_privileges=options.no_new_privileges,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from scow.engine import sealed
@@ -123,29 +124,44 @@ class Zygote:
                 log.warning("the zygote runs from %s: %s", sys.executable, self.unsealed_reason)
 
     async def _launch_sealed(self) -> None:
-        """A new zygote is connected, run from a sealed copy of the interpreter where that can be had."""
+        """A new zygote is connected: from a sealed copy of the interpreter, with mounts of its own, where these can be
+        had."""
+        reason = ""
         try:
             copy = sealed.interpreter_copy()
         except OSError as error:
             self.unsealed_reason = f"no sealed copy of the interpreter: {error}"
-            await self._launch(None)
+            await self._launch(None, False)
             return
         try:
-            await self._launch(copy)
-        except Unavailable as error:
-            self.unsealed_reason = f"the sealed copy of the interpreter does not run: {error}"
-            await self._launch(None)
+            for apart in (True, False):
+                try:
+                    await self._launch(copy, apart)
+                except (Unavailable, OSError) as error:
+                    reason = str(error)
+                    log.debug(
+                        "no zygote with a sealed interpreter and mounts %s: %s", "own" if apart else "shared", error
+                    )
+                else:
+                    return
         finally:
             os.close(copy)
+        self.unsealed_reason = f"the sealed copy of the interpreter does not run: {reason}"
+        await self._launch(None, False)
 
-    async def _launch(self, copy: int | None) -> None:
-        """A new zygote is connected, run from *copy* or from the interpreter's file."""
+    async def _launch(self, copy: int | None, apart: bool) -> None:
+        """A new zygote is connected, run from *copy* or from the interpreter's file; *apart*: with mounts of its own
+        until it has read its libraries."""
         (self.run_root / "m").mkdir(mode=0o700, parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            process = self._popen(theirs.fileno(), copy)
+            try:
+                process = self._popen(theirs.fileno(), copy, apart)
+            except OSError:
+                ours.close()
+                raise
         self._hello = loop.create_future()
         self._process, self._sock = process, ours
         loop.add_reader(ours.fileno(), self._readable)
@@ -159,19 +175,30 @@ class Zygote:
             raise Unavailable(f"the zygote did not start: {said or error}") from error
         self.pid, self.imported, self.sealed = hello["pid"], hello["modules"], copy is not None
 
-    def _popen(self, sock_fd: int, copy: int | None) -> subprocess.Popen[bytes]:
+    def _popen(self, sock_fd: int, copy: int | None, apart: bool) -> subprocess.Popen[bytes]:
         program = f"/proc/self/fd/{copy}" if copy is not None else os.path.realpath("/proc/self/exe")
-        with open(self.run_root / "monitor.log", "ab") as errors:
-            return subprocess.Popen(
-                ["scow-zygote", *_FLAGS, "-c", _BOOT, str(sock_fd), str(self.run_root), *self.modules],
-                executable=program,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-                pass_fds=(sock_fd,) if copy is None else (sock_fd, copy),
-            )
+        with ExitStack() as stack:
+            errors = stack.enter_context(open(self.run_root / "monitor.log", "ab"))
+            home = []
+            if apart:
+                for path in ("/proc/self/ns/mnt", "/"):
+                    home.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                    stack.callback(os.close, home[-1])
+
+            def start() -> subprocess.Popen[bytes]:
+                words = [str(sock_fd), ",".join(map(str, home)), str(self.run_root), *self.modules]
+                return subprocess.Popen(
+                    ["scow-zygote", *_FLAGS, "-c", _BOOT, *words],
+                    executable=program,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                    pass_fds=(sock_fd, *home) if copy is None else (sock_fd, copy, *home),
+                )
+
+            return sealed.with_own_mounts(start) if apart else start()
 
     def _environment(self) -> dict[str, str]:
         """Nothing of scowd's own environment; where its library and the packages lie."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from signal import SIGKILL
 from typing import Any
 
+from scow.errors import ScowError
 from scow.monitor import loop as ev
 from scow.monitor.process import Failure, Process
 from scow.monitor.streams import Stdio
@@ -14,16 +16,44 @@ NOT_STARTED_CODE = {"not_found": 127, "cannot_run": 126}
 
 
 class Exec:
-    """One exec: made by ``exec_create``, run by ``exec_start``, known until it is one of too many that ended."""
+    """One exec: its process is made by ``exec_create`` and sets itself up, its program is run by ``exec_start``; it is
+    known until it is one of too many that ended."""
 
     def __init__(self, loop: ev.Loop, exec_id: str, request: dict[str, Any], scowd_lives: Callable[[], bool]) -> None:
         self.exec_id = exec_id
         self.request = request
         self.stdio = Stdio(loop, once=True, scowd_lives=scowd_lives)
         self.process = Process(loop, self.stdio, self)
+        self.begun = False
         self.failure: Failure | None = None
-        self.answer: Callable[[Failure | None], None] | None = None  # of exec_start
+        self._answer: Callable[[Failure | None], None] | None = None  # of exec_start
         self.on_ended: Callable[[Exec], None] | None = None
+
+    def spawn(self, child: Any, init_pid: int) -> None:
+        """Its process sets itself up; `start` tells what the child module raised."""
+        plan, tty = self.request["plan"], bool(self.request.get("tty"))
+        try:
+            self.process.spawn(
+                lambda ends: child.start_exec(plan, init_pid, ends, tty), tty, bool(self.request.get("open_stdin"))
+            )
+        except (OSError, ScowError) as error:
+            self.failure = {"message": str(error), "kind": "setup", "errno": getattr(error, "errno", None) or 0}
+
+    def start(self, answer: Callable[[Failure | None], None]) -> None:
+        """Its program runs as soon as it is set up; *answer* is told."""
+        self.begun = True
+        self._answer = answer
+        if self.failure:
+            self._tell(self.failure)
+        if self.process.state == "ended":
+            self._retire()
+        else:
+            self.process.begin()
+
+    def drop(self) -> None:
+        """It is not wanted: its process ends, its clients' sockets are closed."""
+        self.process.kill(SIGKILL)
+        self.stdio.finish()
 
     def ready(self) -> None:
         """Nothing: it is begun without waiting for this."""
@@ -38,10 +68,9 @@ class Exec:
         self._tell(failure)
 
     def ended(self, exit_code: int, signal: int) -> None:
-        """Its output went to its clients; the end is told."""
-        self.stdio.finish()
-        if self.on_ended:
-            self.on_ended(self)
+        """Its output went to its clients; the end is told, when it was begun."""
+        if self.begun:
+            self._retire()
 
     def state(self) -> dict[str, Any]:
         """What ``exec_state`` answers."""
@@ -51,7 +80,7 @@ class Exec:
         if self.failure:
             code = NOT_STARTED_CODE.get(self.failure["kind"], code)
         return {
-            "running": process.state in ("created", "ready", "running"),
+            "running": self.begun and process.state in ("created", "ready", "running"),
             "pid": process.pid,
             "tty": bool(self.request.get("tty")),
             "start_ticks": process.start_ticks,
@@ -60,8 +89,13 @@ class Exec:
             "failed": self.failure is not None,
         }
 
+    def _retire(self) -> None:
+        self.stdio.finish()
+        if self.on_ended:
+            self.on_ended(self)
+
     def _tell(self, failure: Failure | None) -> None:
-        answer, self.answer = self.answer, None
+        answer, self._answer = self._answer, None
         if answer:
             answer(failure)
 
@@ -88,7 +122,7 @@ class Execs:
 
     def states(self) -> dict[str, dict[str, Any]]:
         """The states of all that were started and are known."""
-        live = {id: exec.state() for id, exec in self._live.items() if exec.process.state != "new"}
+        live = {id: exec.state() for id, exec in self._live.items() if exec.begun}
         return {**self._ended, **live}
 
     def retire(self, exec: Exec) -> None:
@@ -100,11 +134,11 @@ class Execs:
 
     def running(self) -> list[Exec]:
         """Those whose process is there."""
-        return [exec for exec in self._live.values() if exec.process.alive]
+        return [exec for exec in self._live.values() if exec.begun and exec.process.alive]
 
     def drop_unstarted(self) -> None:
-        """Execs that were never started are gone; their clients' sockets are closed."""
+        """Execs that were never started are gone."""
         for exec in list(self._live.values()):
-            if exec.process.state == "new":
-                exec.stdio.finish()
+            if not exec.begun:
+                exec.drop()
                 del self._live[exec.exec_id]

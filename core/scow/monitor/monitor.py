@@ -86,6 +86,8 @@ class Monitor:
 
     def _left(self, connection: Connection) -> None:
         self._connections.remove(connection)
+        if not self._connections:  # nobody is left who could start them
+            self.execs.drop_unstarted()
         self._maybe_end()
 
     def _scowd_lives(self) -> bool:
@@ -158,14 +160,14 @@ class Monitor:
         if log.get("max_files"):  # after the clone: the container's root is made meanwhile
             self.stdio.log = SegmentWriter(log["directory"], int(log["max_bytes"]), int(log["max_files"]))
         self.status = "created"
-        return {"pid": self.process.pid, "start_ticks": self.process.start_ticks}
+        return self.process.identity()
 
     def _start(self, connection: Connection, message: Message) -> None:
         if self._failure:
             raise Refused(self._failure["message"], self._failure["kind"])
         if self.status not in ("created", "ready") or self._start_answer:
             raise Refused(f"container {self.id[:12]} is {self.status}, it cannot be started", "conflict")
-        self._start_answer = answerer(connection, message.get("seq"), {})
+        self._start_answer = answerer(connection, message.get("seq"), self.process.identity)
         self.process.begin()
 
     def _cancel(self, _connection: Connection, _message: Message) -> Message:
@@ -200,35 +202,21 @@ class Monitor:
             raise Refused(f"container {self.id[:12]} is not running", "not_running")
         if self.execs.state(exec_id):
             raise Refused(f"exec {exec_id[:12]} exists already", "conflict")
-        message["module"] = message.get("module") or self._module
-        child_module(message["module"])
+        child = child_module(message.get("module") or self._module)
         exec = Exec(self.loop, exec_id, message, self._scowd_lives)
         set_size(exec.stdio, message.get("size"))
         exec.on_ended = self._exec_ended
+        exec.spawn(child, self.process.pid)
         self.execs.add(exec)
         return {}
 
     def _exec_start(self, connection: Connection, message: Message) -> None:
         exec = self._exec(message)
-        if exec.process.state != "new":
+        if exec.begun:
             raise Refused(f"exec {exec.exec_id[:12]} has been started already", "conflict")
         if self.status != "running":
             raise Refused(f"container {self.id[:12]} is not running", "not_running")
-        request = exec.request
-        child, tty = child_module(request["module"]), bool(request.get("tty"))
-        try:
-            exec.process.spawn(
-                lambda ends: child.start_exec(request["plan"], self.process.pid, ends, tty),
-                tty,
-                bool(request.get("open_stdin")),
-            )
-        except BaseException as error:
-            exec.failure = {"message": str(error), "kind": "setup"}
-            self._exec_ended(exec)
-            raise
-        result = {"pid": exec.process.pid, "start_ticks": exec.process.start_ticks}
-        exec.answer = answerer(connection, message.get("seq"), result)
-        exec.process.begin()
+        exec.start(answerer(connection, message.get("seq"), exec.process.identity))
 
     def _exec_state(self, _connection: Connection, message: Message) -> Message:
         state = self.execs.state(str(message["exec_id"]))

@@ -13,10 +13,18 @@ from scow.monitor.protocol import decode_json, start_ticks
 from scow.monitor.streams import Stdio
 
 Failure = dict[str, Any]  # "message", "kind", "errno"
+_LONGEST_REPORT = 64 << 10
+
+
+class Birth(Protocol):
+    """See `scow.ports.runtime`."""
+
+    def pid(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Spawned(Protocol):
-    """What a child module answers (see `scow.ports.runtime`)."""
+    """What a child module answers (see `scow.ports.runtime`); it may have a ``birth`` too."""
 
     @property
     def pid(self) -> int: ...
@@ -59,6 +67,7 @@ class Process:
         self._start_fd = -1
         self._status_fd = -1
         self._pidfd = -1
+        self._birth: Birth | None = None
         self._status = b""
         self._begun = False
 
@@ -77,13 +86,46 @@ class Process:
             raise
         finally:
             self.stdio.close_child_ends(ends)
-        self.pid, self._start_fd, self._status_fd = spawned.pid, spawned.start_fd, spawned.status_fd
-        self.start_ticks = start_ticks(self.pid)
+        self._start_fd, self._status_fd = spawned.start_fd, spawned.status_fd
+        self._birth = getattr(spawned, "birth", None)
         self.state = "created"
         os.set_blocking(self._status_fd, False)
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.watch(self._status_fd, ev.IN, self._status_ready)
+        self._follow(spawned.pid)
+
+    def _follow(self, pid: int) -> None:
+        self.pid = pid
+        self.start_ticks = start_ticks(pid)
+        self._pidfd = os.pidfd_open(pid)
         self._loop.watch(self._pidfd, ev.IN, self._ended)
+
+    def _follow_born(self) -> bool:
+        """Whether the process left another one behind, which is this one from now on. It is about to end, or has."""
+        birth, self._birth = self._birth, None
+        if birth is None:
+            return False
+        pid = birth.pid()
+        birth.close()
+        if pid:
+            self._reap_later(self.pid, self._pidfd)
+            self._follow(pid)
+        return bool(pid)
+
+    def _reap_later(self, pid: int, pidfd: int) -> None:
+        """*pid* need not be gone yet: to take its memory down takes a while."""
+
+        def gone(_events: int) -> None:
+            self._reap(pid, pidfd)
+
+        self._loop.unwatch(pidfd)
+        self._loop.watch(pidfd, ev.IN, gone)
+
+    def _reap(self, pid: int, pidfd: int) -> int:
+        """The process *pid*, which has ended, is gone: its wait status."""
+        _pid, status = os.waitpid(pid, 0)
+        self._loop.unwatch(pidfd)
+        os.close(pidfd)
+        return status
 
     def begin(self) -> None:
         """It executes its program as soon as it is set up. One with a terminal is held until that was taken from it."""
@@ -115,6 +157,10 @@ class Process:
         os.kill(self.pid, signum)
         return True
 
+    def identity(self) -> dict[str, int]:
+        """Who it is now: an exec is another process once its program runs."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks}
+
     @property
     def alive(self) -> bool:
         """Whether it is there and not reaped."""
@@ -131,24 +177,28 @@ class Process:
             return
         self._close_status()
         if self._begun and self.state == "ready":
+            self._follow_born()
             self.state = "running"
             self.observer.started()
         else:
             self._fail({"message": "the process ended before its program was started", "kind": "setup"})
 
     def _take_lines(self) -> None:
+        """What the process reports. In a container that may trace it others may have a hand in that: what makes no
+        sense is a failure of this process and of nothing else."""
         while b"\n" in self._status:
             line, _, self._status = self._status.partition(b"\n")
-            report = decode_json(line.decode())
+            report = _report(line)
             if report.get("ready"):
-                self._ready(report.get("console_fd"))
+                if self.state == "created":
+                    self._ready(report.get("console_fd"))
             elif "hooks" in report and self.on_pause:
                 self.on_pause()
-            elif "error" in report:
-                message = str(report["error"])
-                if report.get("stage") and report.get("kind", "setup") == "setup":
-                    message = f"{report['stage']}: {message}"
-                self._fail({"message": message, "kind": report.get("kind", "setup"), "errno": report.get("errno", 0)})
+            else:
+                self._fail(_failure(report))
+        if len(self._status) > _LONGEST_REPORT:
+            self._status = b""
+            self._fail(_failure({}))
 
     def _ready(self, console_fd: int | None) -> None:
         """It is set up. *console_fd* is where it holds the master of a terminal that it made in its own devpts."""
@@ -169,16 +219,16 @@ class Process:
             self.observer.failed(failure)
 
     def _ended(self, _events: int) -> None:
+        pid = self.pid
         while self._status_fd >= 0:  # a program that ran and is gone already was started before it ended
             before = self._status_fd, self.state
             self._status_ready(0)
             if (self._status_fd, self.state) == before:
                 break
-        _pid, status = os.waitpid(self.pid, 0)
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+        if self.pid != pid or self._follow_born():
+            return
+        code = os.waitstatus_to_exitcode(self._reap(self.pid, self._pidfd))
         self._pidfd = -1
-        code = os.waitstatus_to_exitcode(status)
         self.exit_code, self.signal = (code, 0) if code >= 0 else (128 - code, -code)
         if self._status_fd >= 0:  # a child of the child's own holds it open; the process itself is gone
             self._close_status()
@@ -198,3 +248,20 @@ class Process:
             self._loop.unwatch(self._status_fd)
             os.close(self._status_fd)
             self._status_fd = -1
+
+
+def _report(line: bytes) -> dict[str, Any]:
+    try:
+        report = decode_json(line.decode())
+    except (ValueError, RecursionError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _failure(report: dict[str, Any]) -> Failure:
+    """What the ``error`` line *report* of a status pipe says (`scow.ports.runtime`)."""
+    message, kind = str(report.get("error", "the process sent a report that cannot be read")), report.get("kind")
+    if report.get("stage") and kind in (None, "setup"):
+        message = f"{report['stage']}: {message}"
+    errno = report.get("errno")
+    return {"message": message, "kind": str(kind or "setup"), "errno": errno if isinstance(errno, int) else 0}

@@ -35,13 +35,13 @@ def set_size(stdio: Stdio, size: Any) -> None:
         stdio.resize(int(size[0]), int(size[1]))
 
 
-def answerer(connection: Connection, seq: Any, result: Message) -> Callable[[Failure | None], None]:
-    """What answers the request *seq* later: with *result*, or with a failure."""
+def answerer(connection: Connection, seq: Any, result: Callable[[], Message]) -> Callable[[Failure | None], None]:
+    """What answers the request *seq* later: with what *result* is then, or with a failure."""
 
     def answer(failure: Failure | None) -> None:
         if failure:
             connection.refuse(seq, failure["message"], failure["kind"], failure.get("errno", 0))
         else:
-            connection.answer(seq, result)
+            connection.answer(seq, result())
 
     return answer

@@ -1,7 +1,8 @@
 """The zygote: an interpreter with everything imported, that forks a monitor for whoever asks.
 
 scowd runs it through `scow.monitor.boot` with the arguments: descriptor of a ``SOCK_SEQPACKET`` socket to scowd,
-run root, names of the runtimes' child modules. It says ``{"event": "ready", "pid", "modules"}``, then serves
+descriptors of scowd's mount namespace and root where it starts in another one (see `go_home`), run root, names of the
+runtimes' child modules. It says ``{"event": "ready", "pid", "modules"}``, then serves
 ``{"op": "spawn", "seq", "id"}`` (beside it one end of a stream socketpair, the monitor's first control connection) with
 ``{"seq", "ok": {"pid", "start_ticks"}}``, and reports ``{"event": "monitor_exit", "pid", "status"}`` of each monitor
 that ends. It ends when its socket to scowd does; monitors live on. The next monitor is forked before it is asked for:
@@ -255,14 +256,27 @@ def freeze() -> list[object]:
     return kept
 
 
+def go_home(namespace_fd: int, root_fd: int) -> None:
+    """The mounts are scowd's. Those that were ours alone are read-only for ever, and with them all that is mapped from
+    them, in this process and in those that it forks: a container that gets hold of such a file cannot write to it."""
+    syscalls.mount_setattr(syscalls.AT_FDCWD, "/", syscalls.AT_RECURSIVE, syscalls.MOUNT_ATTR_RDONLY)
+    syscalls.setns(namespace_fd, syscalls.CLONE_NEWNS)
+    os.fchdir(root_fd)
+    os.chroot(".")
+    os.close(namespace_fd)
+    os.close(root_fd)
+
+
 def main() -> None:
-    """The zygote process: ``SOCKET_FD RUN_ROOT MODULE…``."""
+    """The zygote process: ``SOCKET_FD [NAMESPACE_FD,ROOT_FD] RUN_ROOT MODULE…``."""
     sock = _socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
-    modules = prepare(sys.argv[3:])
-    rehearsal.rehearse(Zygote, sys.argv[2], [module.rehearse for module in modules if hasattr(module, "rehearse")])
+    modules, run_root = prepare(sys.argv[4:]), sys.argv[3]
+    if sys.argv[2]:
+        go_home(*map(int, sys.argv[2].split(",")))
+    rehearsal.rehearse(Zygote, run_root, [module.rehearse for module in modules if hasattr(module, "rehearse")])
     syscalls.set_name(b"scow-zygote")
-    zygote = Zygote(sock, sys.argv[2])
+    zygote = Zygote(sock, run_root)
     kept = freeze()
     try:
         zygote.serve()

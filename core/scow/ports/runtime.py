@@ -22,6 +22,9 @@ The child module offers (checked by the kit)::
         start_fd: int     # write end of a pipe: one byte lets the process execve; closing it unwritten ends it
         status_fd: int    # read end: one JSON line {"ready": true} when set up; later EOF after a successful execve,
                           # or one JSON line {"error": …, "stage": …, "errno": …, "kind": "not_found|cannot_run|setup"}
+        birth: Birth | None   # optional: pid() is the child of the monitor that goes on where *pid* ends, 0 for none.
+                              # It holds once *pid* has ended, or the status pipe; close() is called then. So a
+                              # helper can do with the host's rights what no process in the container may be seen with
 
 A process with a terminal (*tty*: *stdio* are three times the slave of one that the monitor made on the host) may make
 one in the container's own devpts instead, so that its name is a file there. It puts the slave in place of its stdio,

@@ -1,8 +1,9 @@
 """A runtime's child module without namespaces: fork and exec. It lets the monitor be tested without root.
 
 The plan: ``args``; optional ``env`` (list of ``NAME=value``), ``cwd``, ``own_console``; ``fail``: a message,
-reported in place of ``ready``; ``raise``: what `create` raises; ``setup_s``: how long the set-up takes; ``oom``: what
-`oom_killed` answers. With ``hooks`` of the runtime's namespaces it waits for them before it is ready.
+reported in place of ``ready``; ``say``: written to the status pipe before it; ``raise``: what `create` raises;
+``setup_s``: how long the set-up takes; ``helper``: the program is run by a process that the first one leaves behind;
+``oom``: what `oom_killed` answers. With ``hooks`` of the runtime's namespaces it waits for them before it is ready.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from scow.errors import Unavailable
+from scow.linux.siblings import Birth, clone_sibling
 
 Plan = dict[str, Any]
 
@@ -26,6 +28,7 @@ class Spawned(NamedTuple):
     pid: int
     start_fd: int
     status_fd: int
+    birth: Birth | None = None
 
 
 def create(plan: Plan, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -34,16 +37,19 @@ def create(plan: Plan, stdio: tuple[int, int, int], tty: bool) -> Spawned:
         raise Unavailable(plan["raise"])
     start_read, start_write = os.pipe()
     status_read, status_write = os.pipe()
+    birth = Birth() if plan.get("helper") else None
     pid = os.fork()
     if not pid:
         try:
             os.close(start_write)  # or its own copy would keep the pipe from ending
-            _child(plan, stdio, tty, start_read, status_write)
+            _child(plan, stdio, tty, start_read, status_write, birth)
         finally:
             os._exit(70)
     os.close(start_read)
     os.close(status_write)
-    return Spawned(pid, start_write, status_read)
+    if birth is not None:
+        birth.keep_from_children()
+    return Spawned(pid, start_write, status_read, birth)
 
 
 def start_exec(plan: Plan, init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -57,7 +63,9 @@ def oom_killed(plan: Plan) -> bool:
     return bool(plan.get("oom"))
 
 
-def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, status_fd: int) -> None:
+def _child(
+    plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, status_fd: int, birth: Birth | None
+) -> None:
     os.setsid()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the monitor blocks all
     if tty and not plan.get("own_console"):
@@ -73,9 +81,15 @@ def _child(plan: Plan, stdio: tuple[int, int, int], tty: bool, start_fd: int, st
     if plan.get("fail"):
         _report(status_fd, {"error": plan["fail"], "stage": "root", "errno": 1, "kind": "setup"})
         os._exit(1)
+    if plan.get("say"):
+        os.write(status_fd, plan["say"].encode())
     _report(status_fd, {"ready": True, **_console(plan)})
     if not os.read(start_fd, 1):
         os._exit(1)
+    if birth is not None:
+        birth.keep_from_children()
+        if clone_sibling(birth, 0):
+            os._exit(0)
     environment = dict(item.split("=", 1) for item in plan.get("env", ["PATH=/usr/bin:/bin"]))
     try:
         os.chdir(plan.get("cwd", "/"))

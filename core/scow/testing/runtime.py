@@ -85,7 +85,9 @@ class Running:
 
     def start(self) -> Any:
         """None after a successful execve, else the status that says why not."""
-        return self.ask("start")["status"]
+        answer = self.ask("start")
+        self.pid = answer["pid"]
+        return answer["status"]
 
     def wait(self) -> tuple[int, str]:
         """Exit code (negative: the signal) and output."""

@@ -1,8 +1,8 @@
 """A single-threaded stand-in for the monitor, for tests of runtimes: ``python -m scow.testing.runtime_worker MODULE``.
 
 Reads one JSON request a line on stdin and answers each with one on stdout. It holds one container, as a monitor does:
-``create`` {plan, tty} → {pid, status}; ``start`` → {status}; ``exec`` {plan, tty} → {status, code, output}, run to its
-end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten) → {}; ``oom`` {plan} → {killed}.
+``create`` {plan, tty} → {pid, status}; ``start`` → {status, pid}; ``exec`` {plan, tty} → {status, code, output}, run to
+its end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten) → {}; ``oom`` {plan} → {killed}.
 *status* is the JSON line of the status pipe, or null at its end. The plan's ``prestart`` and ``createRuntime`` hooks
 run as in a monitor; those after the start do not.
 """
@@ -79,7 +79,19 @@ class Child:
     def start(self) -> Any:
         os.write(self.spawned.start_fd, b"\n")
         self.cancel()
-        return self.status()
+        status = self.status()
+        self._follow_born()
+        return status
+
+    def _follow_born(self) -> None:
+        """The process that a helper left behind is this one now."""
+        birth = getattr(self.spawned, "birth", None)
+        if birth is not None:
+            if birth.pid():
+                os.waitpid(self.spawned.pid, 0)
+                self.spawned = self.spawned._replace(pid=birth.pid())
+            birth.close()
+            self.spawned = self.spawned._replace(birth=None)
 
     def cancel(self) -> None:
         os.close(self.spawned.start_fd)
@@ -131,7 +143,7 @@ def serve(module: Any) -> None:
         elif init is None:
             raise SystemExit(f"{op} before create")
         elif op == "start":
-            answer = {"status": init.start()}
+            answer = {"status": init.start(), "pid": init.spawned.pid}
         elif op == "cancel":
             init.cancel()
         elif op == "wait":

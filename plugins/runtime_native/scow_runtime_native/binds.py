@@ -123,11 +123,21 @@ def _open_elsewhere(namespace: str, source: str, flags: int) -> int:
         finally:
             os.close(other)
         try:
-            return sys.open_tree(sys.AT_FDCWD, source, flags)
+            return _open_foreign(source, flags)
         finally:
             sys.setns(own, sys.CLONE_NEWNS)
     finally:
         os.close(own)
+
+
+def _open_foreign(source: str, flags: int) -> int:
+    """Not through /proc/<pid>/root and its like, which the other container may have put in the way and only we may
+    follow (it may see the host's processes)."""
+    found = sys.openat2(sys.AT_FDCWD, source, os.O_PATH, resolve=sys.RESOLVE_NO_MAGICLINKS)
+    try:
+        return sys.open_tree(found, "", flags | sys.AT_EMPTY_PATH)
+    finally:
+        os.close(found)
 
 
 def set_attributes(tree: int, entry: dict[str, Any], user: int = -1) -> None:

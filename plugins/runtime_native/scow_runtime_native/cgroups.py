@@ -5,15 +5,14 @@ Roots are parameters: the managers work in any folder, so that tests give them t
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scow.errors import Conflict
+from scow_runtime_native import cgroup_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 class Manager(Protocol):
@@ -67,56 +66,17 @@ def remove_empty(mount: str, path: str) -> None:
 def check_unused(directory: str) -> None:
     """The group *directory*, which was there before, can be a container's: no process is in it or below it, which would
     be killed with the container, and it is not frozen. Raises `Conflict`."""
-    for folder in folders(directory):
-        processes = read(f"{folder}/cgroup.procs").split()
-        if processes:
-            raise Conflict(
-                f"cgroup {folder} is in use by {len(processes)} other process(es), the first is {processes[0]}",
-                hint="give the container a cgroup path of its own",
-            )
+    processes = cgroup_tree.processes(directory)
+    if processes:
+        raise Conflict(
+            f"cgroup {directory} is in use by {len(processes)} other process(es), the first is {processes[0]}",
+            hint="give the container a cgroup path of its own",
+        )
     if (
         read(f"{directory}/freezer.state").strip() in ("FROZEN", "FREEZING")
         or read(f"{directory}/cgroup.freeze").strip() == "1"
     ):
         raise Conflict(f"cgroup {directory} is frozen: what joined it would stop")
-
-
-def folders(directory: str) -> Iterator[str]:
-    """*directory* and the groups below it, each before its own."""
-    yield directory
-    try:
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for folder in below:
-        yield from folders(folder)
-
-
-def remove(directory: str) -> bool:
-    """The folder and those below it are gone; False while a process holds one."""
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-    else:
-        return True
-    below = [folder for folder in folders(directory) if folder != directory]
-    for folder in reversed(below):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
 
 
 def write(path: str, value: str) -> None:

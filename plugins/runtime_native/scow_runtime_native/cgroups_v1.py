@@ -13,14 +13,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
-from scow_runtime_native import limits_v1, realtime, stats
+from scow_runtime_native import cgroup_tree, limits_v1, realtime, stats
 from scow_runtime_native.cgroups import (
     check_unused,
-    folders,
     key_values,
     number,
     read,
-    remove,
     remove_empty,
     write,
 )
@@ -62,7 +60,7 @@ class CgroupsV1:
             self._apply(path, resources, live=False)
         except BaseException:
             for directory in made:
-                remove(directory)  # nothing has joined it yet
+                cgroup_tree.remove(directory)  # nothing has joined it yet
             raise
 
     def join_record(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,11 +157,7 @@ class CgroupsV1:
 
     def processes(self, path: str) -> list[int]:
         """See the protocol."""
-        directory = f"{self._main}/{path}"
-        found: list[int] = []
-        for folder in folders(directory):
-            found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
-        return found
+        return cgroup_tree.processes(f"{self._main}/{path}")
 
     @property
     def _main(self) -> str:
@@ -224,7 +218,7 @@ class CgroupsV1:
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         for mount in self._unique:
             directory = f"{mount}/{path}"
-            while not remove(directory):
+            while not cgroup_tree.remove(directory):
                 self.signal_all(path, signal.SIGKILL)
                 if time.monotonic() > deadline:
                     raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")

@@ -11,13 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import NotFound, Unavailable
-from scow_runtime_native import limits_v2, stats
+from scow_runtime_native import cgroup_tree, limits_v2, stats
 from scow_runtime_native.cgroups import (
     check_unused,
-    folders,
     key_values,
     read,
-    remove,
     remove_empty,
     write,
 )
@@ -59,7 +57,7 @@ class CgroupsV2:
             self._apply(directory, resources, live=False)
         except BaseException:
             if made:
-                remove(directory)  # nothing has joined it yet
+                cgroup_tree.remove(directory)  # nothing has joined it yet
             raise
 
     def join_record(self, path: str, resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,10 +120,7 @@ class CgroupsV2:
 
     def processes(self, path: str) -> list[int]:
         """See the protocol."""
-        found: list[int] = []
-        for folder in folders(self._directory(path)):
-            found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
-        return found
+        return cgroup_tree.processes(self._directory(path))
 
     def signal_all(self, path: str, signum: int) -> None:
         """See the protocol. ``cgroup.kill`` needs Linux 5.14; before that one process after the other is killed."""
@@ -166,7 +161,7 @@ class CgroupsV2:
         """See the protocol."""
         directory = self._directory(path)
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
-        while not remove(directory):
+        while not cgroup_tree.remove(directory):
             self.signal_all(path, signal.SIGKILL)
             if time.monotonic() > deadline:
                 raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native import init, timens, title, userns
+from scow.linux.siblings import Birth
+from scow_runtime_native import handover, init, joining, timens, title, userns
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Spawned(NamedTuple):
     pid: int
     start_fd: int
     status_fd: int
+    birth: Birth | None = None
 
 
 def create(
@@ -46,16 +48,22 @@ def create(
 ) -> Spawned:
     """The container's init, cloned into its namespaces and cgroup; its root is set up while the caller goes on. *ends*
     are used, and closed, instead of two new pipes: read and write end of the start pipe, then of the status pipe."""
-    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], plan["join_pid"], ends=ends)
+    if plan["join_pid"] is not None:  # the processes of that container may trace those that come to them
+        return _spawn_helper(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
+    return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
-    """A further process in the container whose init is *init_pid* (as the monitor counts)."""
+    """A further process in the container whose init is *init_pid* (as the monitor counts): see `joining`."""
     pidfd = os.pidfd_open(init_pid)
     try:
         if plan.get("userns"):
             userns.give(stdio, userns.owner_of(init_pid))
-        return _spawn(plan, stdio, init.run_exec, (plan, tty, init_pid, EXTRA_FD), 0, None, pidfd)
+        return _spawn_helper(plan, stdio, joining.run, (plan, tty, init_pid, EXTRA_FD), 0, pidfd)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise handover.no_process_left() from error
+        raise
     finally:
         os.close(pidfd)
 
@@ -80,15 +88,41 @@ def oom_killed(plan: dict[str, Any]) -> bool:
 
 
 def rehearse() -> None:
-    """A process as `create` makes it, that finds no root to enter and ends: see `scow.monitor.rehearsal`. From here on
-    the children of this process reset only the signals that it has changed."""
+    """A process as `create` makes it, that finds no root to enter, and one of `start_exec`, that finds nothing to do:
+    both end; see `scow.monitor.rehearsal`. From here on the children of this process reset only the signals that it has
+    changed."""
     global _signals
     _signals = sys.changed_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
-    os.waitpid(spawned.pid, 0)
-    for fd in (null, spawned.start_fd, spawned.status_fd):
-        os.close(fd)
+    further = start_exec({"cgroup": {}}, spawned.pid, (null, null, null), False)
+    for process in (spawned, further):
+        os.waitpid(process.pid, 0)
+        os.close(process.start_fd)
+        os.close(process.status_fd)
+    os.close(null)
+    if further.birth is not None:
+        further.birth.close()
+
+
+def _spawn_helper(
+    plan: dict[str, Any],
+    stdio: tuple[int, int, int],
+    main: Callable[..., NoReturn],
+    arguments: tuple[Any, ...],
+    clone_flags: int,
+    pidfd: int = -1,
+    ends: tuple[int, int, int, int] | None = None,
+) -> Spawned:
+    """As `_spawn`; the process leaves another one behind, see `handover`."""
+    birth = Birth()
+    try:
+        spawned = _spawn(plan, stdio, main, (*arguments, birth), clone_flags, pidfd, ends)
+        birth.keep_from_children()  # of the next helper
+    except BaseException:
+        birth.close()
+        raise
+    return spawned._replace(birth=birth)
 
 
 def _spawn(
@@ -97,20 +131,20 @@ def _spawn(
     main: Callable[..., NoReturn],
     arguments: tuple[Any, ...],
     clone_flags: int,
-    pid_namespace: str | None,
     pidfd: int = -1,
     ends: tuple[int, int, int, int] | None = None,
 ) -> Spawned:
-    """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, no other."""
+    """Clones; the child runs *main* with stdio, the start pipe and the status pipe as descriptors 0 to 4, and *pidfd*
+    or the channel of `userns`, no other."""
     made: list[int] = list(ends or ())
     channel = userns.channel() if main is init.run and plan.get("userns") else None
     try:
         while len(made) < 4:
             made += os.pipe()
         if plan.get("time") is None or pidfd >= 0:
-            pid = _clone_into(plan, clone_flags, pid_namespace, pidfd)
+            pid = _clone_apart(plan, clone_flags, pidfd)
         else:
-            pid = timens.clone(plan["time"], lambda: _clone_into(plan, clone_flags, pid_namespace, pidfd))
+            pid = timens.clone(plan["time"], lambda: _clone_apart(plan, clone_flags, pidfd))
     except BaseException:
         for end in made:
             os.close(end)
@@ -154,32 +188,13 @@ def _serve(
         _helpers.append(helper)
 
 
-def _clone_into(plan: dict[str, Any], flags: int, pid_namespace: str | None, pidfd: int) -> int:
-    """clone, the child in another PID namespace where one is named; the caller's own is as before afterwards."""
-    if plan.get("userns") and pidfd < 0:
-        return userns.clone(plan, flags, _clone)
-    if pid_namespace is None and pidfd < 0:
+def _clone_apart(plan: dict[str, Any], flags: int, pidfd: int) -> int:
+    """clone, the child in its user namespace where it has one, and it does not go there by itself."""
+    if not plan.get("userns") or pidfd >= 0:
         return _clone(plan, flags)
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if pidfd >= 0:
-            sys.setns(pidfd, sys.CLONE_NEWPID)
-        else:
-            other = os.open(pid_namespace or "", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                sys.setns(other, sys.CLONE_NEWPID)
-            finally:
-                os.close(other)
-        try:
-            pid = _clone(plan, flags)
-        except BaseException:
-            sys.setns(own, sys.CLONE_NEWPID)
-            raise
-        if pid:
-            sys.setns(own, sys.CLONE_NEWPID)
-        return pid
-    finally:
-        os.close(own)
+    if plan["join_pid"] is not None:  # `userns.arrive` does
+        return _clone(plan, 0)
+    return userns.clone(plan, flags, _clone)
 
 
 def _clone(plan: dict[str, Any], flags: int) -> int:
@@ -209,9 +224,10 @@ def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple
         # CVE-2016-9962). The zygote has set that already; it is said where it matters.
         sys.prctl(sys.PR_SET_DUMPABLE, 0)
         gc.disable()  # a collection would copy the pages that are shared with the zygote
-        parked = [_park(fd) for fd in fds]
-        status = parked[4]
-        for number, fd in enumerate(parked):
+        if min(fds) < len(fds):  # one is where another one goes
+            fds = tuple(map(_park, fds))
+            status = fds[4]
+        for number, fd in enumerate(fds):
             os.dup2(fd, number, inheritable=number < START_FD)
         status = STATUS_FD
         sys.close_range(len(fds))

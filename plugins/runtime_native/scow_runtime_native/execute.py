@@ -10,6 +10,14 @@ from scow_runtime_native import explain
 from scow_runtime_native.failure import NOT_FOUND, StageError
 
 
+def find(args: list[str], environment: dict[str, str]) -> str:
+    """Where `execute` will most likely find its program."""
+    if "/" in args[0]:
+        return args[0]
+    paths = [f"{directory or '.'}/{args[0]}" for directory in environment.get("PATH", "").split(":")]
+    return next((path for path in paths if not _absent(path)), args[0])
+
+
 def execute(args: list[str], environment: dict[str, str]) -> NoReturn:
     """The process image is ``args[0]``, looked for in the container's PATH. Raises `StageError` with the cause."""
     name = args[0]

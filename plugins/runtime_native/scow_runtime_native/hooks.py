@@ -20,6 +20,12 @@ def before_pivot(plan: dict[str, Any], root_fd: int) -> None:
     """The hooks of `create` have run: the container is complete but for its root, which is still *root_fd*. Ends the
     process where the monitor does not let it go on."""
     hooks = plan["hooks"]
+    if "createContainer" in hooks and plan["userns"] and plan["join_pid"] is not None:
+        raise StageError(
+            "no createContainer hooks with a user namespace and the PID namespace of another container, which could "
+            "trace them",
+            stage="",
+        )
     if "prestart" in hooks or "createRuntime" in hooks:
         os.write(_STATUS_FD, b'{"hooks": "createRuntime"}\n')
         if not os.read(_START_FD, 1):

@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.errors import SyscallError
 from scow.linux import syscalls as sys
-from scow_runtime_native import hooks, mount_changes, process, rootfs, scheduling, terminal, userns
+from scow_runtime_native import handover, hooks, process, rootfs, userns
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from scow.linux.siblings import Birth
+
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-_NAMESPACES = sys.CLONE_NEWNS | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC | sys.CLONE_NEWNET | sys.CLONE_NEWCGROUP
 
 
-def run(plan: dict[str, Any], tty: bool) -> NoReturn:
-    """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made."""
+def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None) -> NoReturn:
+    """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made. In the PID namespace of
+    another container it is one that the process leaves behind, told by *birth*."""
     os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
@@ -46,45 +48,25 @@ def run(plan: dict[str, Any], tty: bool) -> NoReturn:
         if plan["loopback"]:
             bring_up_loopback()
         if plan.get("new_keyring", True):
-            _new_keyring()
+            new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])
     spec = plan["process"]
     process.prepare(spec)
-    if plan["join_mount"]:
-        with stage("namespaces"):
+    with stage("namespaces"):
+        others = -1
+        if birth is not None and handed is None:  # of a user namespace `userns.arrive` has joined it
+            others = os.open(plan["join_pid"], os.O_RDONLY | os.O_CLOEXEC)
+        if plan["join_mount"]:
             _join(plan["join_mount"], sys.CLONE_NEWNS)
     root_fd, master = rootfs.enter(plan, tty, handed)
     if "startContainer" in plan["hooks"]:
         spec["before_execve"] = functools.partial(hooks.before_execve, plan)
-    process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
-
-
-def run_exec(plan: dict[str, Any], tty: bool, init_pid: int, pidfd: int) -> NoReturn:
-    """The process joins the container of *init_pid* and *pidfd*, and becomes what *plan* says."""
-    os.setsid()
-    spec = plan["process"]
-    scheduling.run_on(spec["scheduling"], "initial")
-    with stage("joining the container"):
-        join_cgroup(plan["cgroup"], init_pid)
-        _new_keyring()  # not the engine's, which may be that of root's login
-    scheduling.run_on(spec["scheduling"], "final")
-    process.prepare(spec, init_pid)
-    master = terminal.take_of(init_pid) if tty and spec["own_terminal"] else -1
-    if master >= 0 and plan["userns"]:
-        userns.give((0,), userns.owner_of(init_pid))
-    with stage("joining the container"):
-        own_root = mount_changes.open_root(init_pid) if plan["own_root"] else -1
-        more = (sys.CLONE_NEWTIME if plan["time"] else 0) | (sys.CLONE_NEWUSER if plan["userns"] else 0)
-        sys.setns(pidfd, _NAMESPACES | more)
-        os.close(pidfd)
-        if own_root >= 0:
-            mount_changes.change_root(own_root)
-            os.close(own_root)
-    if plan["userns"]:
-        userns.become_root()
-    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process.run(spec, tty, root_fd=root_fd, master=master)
+    if birth is None:
+        process.run(spec, tty, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
+    if others >= 0:  # so late that no hook is a process which the other container may trace
+        _enter(others, sys.CLONE_NEWPID, plan["join_pid"])
+    handover.run(spec, tty, birth, root_fd=root_fd, master=master, reaper_wanted=plan["init"])
 
 
 def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
@@ -99,8 +81,13 @@ def join_cgroup(cgroup: dict[str, Any], init_pid: int) -> None:
 
 
 def _join(path: str, kind: int) -> None:
+    _enter(os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind, path)
+
+
+def _enter(namespace: int, kind: int, path: str) -> None:
+    """The caller is in the *namespace* that was opened at *path*; the descriptor is closed."""
     try:
-        userns.join(path, kind)
+        sys.setns(namespace, kind)
     except SyscallError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -110,6 +97,8 @@ def _join(path: str, kind: int) -> None:
             errno=errno.EINVAL,
             hint="or, for a user or time namespace, the process cannot be moved there",
         ) from error
+    finally:
+        os.close(namespace)
 
 
 def bring_up_loopback() -> None:
@@ -123,7 +112,7 @@ def bring_up_loopback() -> None:
         control.close()
 
 
-def _new_keyring() -> None:
+def new_keyring() -> None:
     """The process has a session keyring of its own; not where the kernel has no keyrings or the quota is used up."""
     try:
         sys.join_session_keyring()

@@ -78,9 +78,11 @@ def container_plan(
     root_propagation = _root_propagation(linux.get("rootfsPropagation") or "")
     label = labels.mount_label(linux)
     plans = [mount_plan(mount, cgroup, private_cgroup, own_users, label) for mount in spec.get("mounts") or ()]
-    if not root_propagation & sys.MS_SLAVE:  # what is bound is private anyhow
-        for plan in plans:
+    for plan in plans:
+        if not root_propagation & sys.MS_SLAVE:  # what is bound is private anyhow
             _drop_private(plan)
+        if plan["kind"] == "proc":
+            plan["pid_namespace"] = kinds.get("pid", "")
     rootfs = str((spec.get("root") or {}).get("path", "rootfs"))
     if not rootfs.startswith("/"):
         rootfs = str(bundle / rootfs)

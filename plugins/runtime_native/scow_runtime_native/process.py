@@ -13,14 +13,17 @@ import resource
 import stat
 import struct
 import termios
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
 from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
-_START_FD = 3
-_STATUS_FD = 4
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+START_FD = 3
+STATUS_FD = 4
 _READY = b'{"ready": true}\n'
 
 
@@ -82,11 +85,25 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     """The process says that it is ready, waits for its start, and becomes ``spec["args"]``. Ends by ``_exit`` when the
     start pipe closes unwritten. *master* is of the terminal it made, for the monitor to take, or -1. With
     *reaper_wanted* this process stays as the container's init and runs the program as its child."""
+    environment = settle(spec, tty, root_fd, controlling=tty and not reaper_wanted)
+    wait_for_start(master)
+    if "before_execve" in spec:
+        spec["before_execve"]()
+    if reaper_wanted:
+        reaper.split(tty, STATUS_FD)
+    execute.execute(spec["args"], environment)
+
+
+def settle(
+    spec: dict[str, Any], tty: bool, root_fd: int, *, controlling: bool, cover: Callable[[bytes], bytes] = bytes
+) -> dict[str, str]:
+    """Everything of *spec* holds but the program: its environment. *root_fd* is closed. With *controlling* standard
+    input is the controlling terminal; *cover* makes the seccomp filter that is loaded from the one of *spec*."""
     with stage("looking up the user"):
         user = users.resolve(root_fd, spec["user"], spec["groups"])
     os.close(root_fd)
     environment = _environment(spec["env"], user.home)
-    if tty and not reaper_wanted:
+    if controlling:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if tty and spec["console_size"]:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *spec["console_size"], 0, 0))
@@ -95,23 +112,24 @@ def run(spec: dict[str, Any], tty: bool, *, root_fd: int, master: int, reaper_wa
     _set_rlimits(spec)  # late: a low limit must not fail the set-up
     if spec["scheduling"]:
         scheduling.apply(spec["scheduling"])
-    _set_identity(spec, user)
+    _set_identity(spec, user, cover)
     if not reached:
         _change_directory(spec["cwd"], required=True)
     os.umask(spec["umask"])
     if spec.get("look_up"):
         lookup.look_up(spec["args"][0], environment)
-    os.write(_STATUS_FD, _READY if master < 0 else b'{"ready": true, "console_fd": %d}\n' % master)
-    if not os.read(_START_FD, 1):
+    return environment
+
+
+def wait_for_start(master: int) -> None:
+    """The monitor was told that the process is set up, and has answered; it has taken *master* where that is not -1.
+    Ends the process where it is not wanted any more. Nothing is open now but stdio and the status pipe."""
+    os.write(STATUS_FD, _READY if master < 0 else b'{"ready": true, "console_fd": %d}\n' % master)
+    if not os.read(START_FD, 1):
         os._exit(0)
-    os.close(_START_FD)
+    os.close(START_FD)
     if master >= 0:
         os.close(master)
-    if "before_execve" in spec:
-        spec["before_execve"]()
-    if reaper_wanted:
-        reaper.split(tty, _STATUS_FD)
-    execute.execute(spec["args"], environment)
 
 
 def _environment(env: list[str], home: str) -> dict[str, str]:
@@ -179,7 +197,7 @@ def _set_user(user: users.User) -> None:
         ) from error
 
 
-def _set_identity(spec: dict[str, Any], user: users.User) -> None:
+def _set_identity(spec: dict[str, Any], user: users.User, cover: Callable[[bytes], bytes]) -> None:
     """User, groups, capabilities, no_new_privs and the seccomp filter hold.
 
     The filter is loaded while CAP_SYS_ADMIN is there, or last of all where no_new_privs allows that.
@@ -187,7 +205,7 @@ def _set_identity(spec: dict[str, Any], user: users.User) -> None:
     with stage("capabilities"):
         for capability in spec["bounding_drop"]:
             sys.prctl(sys.PR_CAPBSET_DROP, capability)
-    program = base64.b64decode(spec["seccomp"]) if spec["seccomp"] else b""
+    program = cover(base64.b64decode(spec["seccomp"])) if spec["seccomp"] else b""
     if program and not spec["no_new_privs"]:
         _filter(spec, program)
     with stage("setting the user"):

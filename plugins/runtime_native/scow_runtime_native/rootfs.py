@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scow.errors import SyscallError
 from scow.linux import mounts
 from scow.linux import syscalls as sys
-from scow_runtime_native import binds, devices, hooks, mount_changes, terminal
+from scow.linux.mount_options import attributes
+from scow_runtime_native import binds, devices, hooks, joined_proc, mount_changes, terminal
 from scow_runtime_native.failure import StageError, stage
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def _mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
         if tree is not None:
             binds.attach(tree, fd)
             os.close(tree)
+        elif entry.get("pid_namespace"):
+            _attach_proc(entry, fd)
         elif entry.get("copy_up"):
             mount_changes.mount_with_content(entry, fd)
         else:
@@ -130,6 +133,15 @@ def _mount(root_fd: int, entry: dict[str, Any], tree: int | None) -> None:
         _mount_hierarchies(root_fd, entry)
     if entry["propagation"] or entry["set_recursive"] or entry["clear_recursive"]:
         mount_changes.change(root_fd, entry)
+
+
+def _attach_proc(entry: dict[str, Any], target: int) -> None:
+    options = [option for option in (entry["data"] or "").split(",") if option]
+    tree = joined_proc.open_detached(entry["pid_namespace"], attributes(entry["flags"]), options)
+    try:
+        binds.attach(tree, target)
+    finally:
+        os.close(tree)
 
 
 def _mount_filesystem(entry: dict[str, Any], target: str, destination: str) -> None:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, Unsupported
 from scow_runtime_native import seccomp_missing
+from scow_runtime_native.seccomp_shrink import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _LIBRARY = "libseccomp.so.2"
-_FORMAT = 2  # of the cache's entries
+_FORMAT = 4  # of the cache's entries
 _UNKNOWN = -1  # __NR_SCMP_ERROR; other negative numbers are system calls of other architectures
 _BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE: log n comparisons a system call instead of n (libseccomp 2.5)
 _KEPT_IN_MEMORY = 32
@@ -56,7 +57,7 @@ class Compiler:
             try:
                 program = path.read_bytes()
             except FileNotFoundError:
-                program = compile_profile(profile)
+                program = shrink(compile_profile(profile))
                 self._store(path, program)
             if len(self._known) >= _KEPT_IN_MEMORY:
                 self._known.clear()

@@ -34,6 +34,7 @@ _ROOT = -1
 _ROOT_STAGE = "mounting the root filesystem"
 _BATCH = 250  # descriptors a message; the kernel takes 253
 _END = b"end"
+_APART = b"apart"
 _PTS = range(136, 144)  # major numbers of pseudoterminals' slaves
 _NEW_PLACE = sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_SYMLINKS
 
@@ -67,13 +68,17 @@ def clone(plan: dict[str, Any], flags: int, make: Callable[[dict[str, Any], int]
     try:
         return _clone_after_joins(ids["join"], plan, flags, make) if ids["join"] else make(plan, flags)
     except OSError as error:
-        hint = None
-        if error.errno in (errno.ENOSPC, errno.EUSERS):
-            hint = "raise the limits user.max_user_namespaces and user.max_*_namespaces (sysctl)"
-        elif error.errno == errno.EPERM:
-            hint = "the kernel makes no user namespaces for who lives in a chroot (user_namespaces(7))"
-        text = os.strerror(error.errno or 0).lower()
-        raise StageError(f"clone: {text}", stage="user namespace", errno=error.errno or 0, hint=hint) from error
+        raise _refused("clone", error) from error
+
+
+def _refused(call: str, error: OSError) -> StageError:
+    hint = None
+    if error.errno in (errno.ENOSPC, errno.EUSERS):
+        hint = "raise the limits user.max_user_namespaces and user.max_*_namespaces (sysctl)"
+    elif error.errno == errno.EPERM:
+        hint = "the kernel makes no user namespaces for who lives in a chroot (user_namespaces(7))"
+    text = os.strerror(error.errno or 0).lower()
+    return StageError(f"{call}: {text}", stage="user namespace", errno=error.errno or 0, hint=hint)
 
 
 def _clone_after_joins(
@@ -116,6 +121,8 @@ def join(path: str, kind: int) -> None:
 def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket, status: int) -> None:
     """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
     namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards."""
+    if plan["join_pid"] is not None and not end.recv(len(_APART)):
+        return  # it could not leave, and has said why
     ids = plan["userns"]
     with stage("user namespace"):
         if ids["uids"]:
@@ -260,9 +267,23 @@ def _send(end: socket.socket, handed: Handed) -> None:
 # ---------------------------------------------------------------- the init's side
 
 
+def _leave(plan: dict[str, Any]) -> None:
+    """The caller is in the namespaces that `clone` would have put it in, but for the PID namespace, which is joined: it
+    is there for its children only, as the other container may trace whoever comes."""
+    try:
+        for path, kind in plan["userns"]["join"]:
+            join(path, kind)
+        sys.unshare(plan["clone"])
+    except OSError as error:
+        raise _refused("unshare", error) from error
+    os.write(CHANNEL_FD, _APART)
+
+
 def arrive(plan: dict[str, Any]) -> Handed:
     """The caller is root of its user namespace, with the mounts that the helper made. Ends the process where there are
     none; the helper has said why."""
+    if plan["join_pid"] is not None:
+        _leave(plan)
     fds: dict[int, int] = {}
     with socket.socket(fileno=CHANNEL_FD) as end:
         words: list[bytes] = []

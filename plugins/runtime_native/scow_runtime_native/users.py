@@ -6,6 +6,7 @@ Rules as Docker has them (``--user name|uid[:group|gid]``, ``--group-add``); not
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ from scow_runtime_native.failure import StageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_LIMIT_BYTES = 16 << 20
+_LIMIT_BYTES = 4 << 20  # of a file; what an image has behind that is not looked at
 _MAX_ID = (1 << 31) - 1
 
 
@@ -56,18 +57,19 @@ def look_up(user: str, additional: Iterable[str], passwd: str, group: str) -> Us
     wanted, _, wanted_group = user.partition(":")
     wanted = wanted or "0"
     uid, gid, home, name = _find_user(wanted, passwd)
-    groups = list(_records(group, 3))
     supplementary: list[int] = []
     if wanted_group:
-        gid = _find_group(wanted_group, groups)
+        gid = _find_group(wanted_group, group)
     elif name:
-        supplementary = [int(g[2]) for g in groups if len(g) > 3 and name in g[3].split(",") and _is_id(g[2])]
-    extra = [_find_group(item, groups) for item in additional]
+        members = _records(group, 4)
+        supplementary = [int(g[2]) for g in members if name in g[3].split(",") and _is_id(g[2])]
+    extra = [_find_group(item, group) for item in additional]
     return User(uid, gid, list(dict.fromkeys([gid, *extra, *supplementary])), home or "/")
 
 
 def _records(text: str, least: int) -> Iterator[list[str]]:
-    for line in text.splitlines():
+    """One at a time: millions of them must not fill the memory."""
+    for line in io.StringIO(text):
         fields = line.strip().split(":")
         if len(fields) >= least and not line.startswith("#"):
             yield fields
@@ -91,9 +93,9 @@ def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
     return number, 0, "", ""
 
 
-def _find_group(wanted: str, groups: list[list[str]]) -> int:
+def _find_group(wanted: str, text: str) -> int:
     number = _number(wanted)
-    for fields in groups:
+    for fields in _records(text, 3):
         if fields[0] == wanted and _is_id(fields[2]):
             return int(fields[2])
     if number is None:

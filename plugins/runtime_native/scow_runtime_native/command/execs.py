@@ -57,13 +57,14 @@ def _spawn(
         if values["console_socket"]:
             spawn.send_terminal(master, values["console_socket"])
             master = -1
-        if values["pid_file"]:
-            store.replace_file(values["pid_file"], str(spawned.pid).encode(), 0o644)
         os.write(spawned.start_fd, b"\n")
         os.close(spawned.start_fd)
         reports.wait_executed()
+        spawned = spawn.inside(spawned)
+        if values["pid_file"]:
+            store.replace_file(values["pid_file"], str(spawned.pid).encode(), 0o644)
     except BaseException:
-        spawn.reap(spawned.pid)
+        spawn.reap(spawned)
         raise
     reports.close()
     return spawned.pid, master

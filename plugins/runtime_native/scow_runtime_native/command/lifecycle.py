@@ -78,12 +78,15 @@ def _made(root: str, id: str, wishes: Wishes, *, here: bool) -> Iterator[tuple[C
             container.record = _record(id, spec, bundle)
             with _cgroup_plan(root, container, spec, text, bundle) as plan:
                 plan.update(rootfs=container.record["rootfs"], new_keyring=wishes.new_keyring)
-                plan["process"]["look_up"] = not here  # so that create fails where the program is not there
+                plan["process"].update(
+                    look_up=not here,  # so that create fails where the program is not there
+                    waits_inside=plan["join_pid"] is not None,
+                )
                 init = _spawn(container, plan, spec["process"], wishes, here)
                 try:
                     yield container, init
                 except BaseException:
-                    spawn.reap(init.pid)
+                    spawn.kill(init.pid)
                     raise
         except BaseException:
             if container.record.get("hooks"):
@@ -141,6 +144,7 @@ def _spawn(container: Container, plan: dict[str, Any], process: dict[str, Any], 
         if here and not wishes.detach:
             import scow_runtime_native.command.foreground  # noqa: F401  (while the init sets itself up)
         console_fd = reports.wait_ready(lambda: hooks.create_runtime(plan, spawned))
+        spawned = spawn.inside(spawned)
         master = terminal.ready(spawned.pid, console_fd) if terminal else -1
         if wishes.console_socket:
             spawn.send_terminal(master, wishes.console_socket)
@@ -150,7 +154,7 @@ def _spawn(container: Container, plan: dict[str, Any], process: dict[str, Any], 
         if wishes.pid_file:
             store.replace_file(wishes.pid_file, str(spawned.pid).encode(), 0o644)
     except BaseException:
-        spawn.reap(spawned.pid)
+        spawn.reap(spawned)
         raise
     return Init(spawned.pid, spawned.start_fd, reports, master)
 

@@ -12,6 +12,7 @@ import os
 import sys
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR")  # a container that may trace reads what its processes have in memory
 # No collector for a process that ends soon, and no tidying up at its end: both take milliseconds.
 _BOOT = """import gc, os, sys
 gc.disable()
@@ -46,7 +47,8 @@ def ensure(words: list[str]) -> None:
     flags = ["-S", "-s", "-P"]
     arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path, fd=copy), *words]
     os.set_inheritable(copy, True)
-    os.execve(f"/proc/self/fd/{copy}", arguments, {**os.environ, "PYTHONHOME": home})
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    os.execve(f"/proc/self/fd/{copy}", arguments, {**kept, "PYTHONHOME": home})
 
 
 def _copy() -> int:

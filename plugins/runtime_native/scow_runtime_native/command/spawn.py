@@ -132,10 +132,31 @@ def send_terminal(master: int, path: str) -> None:
         os.close(master)
 
 
-def reap(pid: int) -> None:
-    """The child *pid* is killed and gone."""
+def inside(spawned: Spawned) -> Spawned:
+    """*spawned*, or what it has left behind in the container's PID namespace (`scow_runtime_native.handover`): the one
+    between is gone."""
+    if spawned.birth is None:
+        return spawned
+    os.waitpid(spawned.pid, 0)
+    pid = spawned.birth.pid()
+    if not pid:
+        raise Unavailable("the process ended before it was in the container")
+    spawned.birth.close()
+    return spawned._replace(pid=pid, birth=None)
+
+
+def reap(spawned: Spawned) -> None:
+    """The process is killed and gone, and what it may have left behind."""
+    kill(spawned.pid)
+    if spawned.birth is not None and spawned.birth.pid():
+        kill(spawned.birth.pid())
+
+
+def kill(pid: int) -> None:
+    """The child *pid* is killed and gone, where it was not gone before."""
     try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
+        if not os.waitpid(pid, os.WNOHANG)[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
         return
