@@ -25,7 +25,7 @@ from scow.monitor.execs import Exec, Execs
 from scow.monitor.hooks import Hooks
 from scow.monitor.process import Failure, Process
 from scow.monitor.protocol import VERSION, Message, start_ticks
-from scow.monitor.requests import Refused, answerer, child_module, set_size
+from scow.monitor.requests import Refused, answerer, child_module, discard_prepared, set_size
 from scow.monitor.segments import SegmentWriter
 from scow.monitor.streams import Stdio
 
@@ -147,6 +147,7 @@ class Monitor:
         self._plan = message["plan"]
         self._module = message["module"]
         self._child = child_module(self._module)
+        discard_prepared(self._child)
         self._exit_record = message.get("exit_record", "")
         if self._exit_record:
             exit_record.remove(self._exit_record)

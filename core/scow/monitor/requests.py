@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from scow.monitor.control import Connection
 from scow.monitor.process import Failure
 from scow.monitor.protocol import Message
 from scow.monitor.streams import Stdio
+
+_prepared: list[Any] = []  # child modules
 
 
 class Refused(Exception):
@@ -27,6 +29,21 @@ def child_module(name: str) -> Any:
     if module is None:
         raise Refused(f"the zygote has not imported the child module {name}", "unsupported")
     return module
+
+
+def prepare(modules: Iterable[Any]) -> None:
+    """Of those child *modules* that can make something before it is asked for, each has."""
+    for module in modules:
+        if hasattr(module, "prepare"):
+            module.prepare()
+            _prepared.append(module)
+
+
+def discard_prepared(module: Any) -> None:
+    """What other child modules than *module* have prepared is gone."""
+    for other in _prepared:
+        if other is not module:
+            other.discard()
 
 
 def set_size(stdio: Stdio, size: Any) -> None:

@@ -21,12 +21,12 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from scow.linux import syscalls
-from scow.monitor import heap, monitor, rehearsal
+from scow.monitor import heap, monitor, rehearsal, requests
 from scow.monitor.protocol import (
     MAX_REQUEST,
     decode_json,
@@ -50,6 +50,7 @@ CAUGHT = (
 )
 
 _REST_MS = 40.0  # how long after a fork the next spare is made, when the start is over that the fork was for
+_REST_AFTER_AN_END_MS = 1.0
 _LONGEST_REST_MS = 10_000.0
 
 
@@ -67,8 +68,9 @@ def forbid_imports() -> None:
 class Zygote:
     """Serves one scowd through *sock*; monitors' sockets go to ``<run root>/m``."""
 
-    def __init__(self, sock: _socket.socket, run_root: str) -> None:
+    def __init__(self, sock: _socket.socket, run_root: str, modules: Sequence[Any] = ()) -> None:
         self._sock = sock
+        self._modules = modules
         self._sock_fd = sock.fileno()
         self._directory = f"{run_root}/m"
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
@@ -130,6 +132,7 @@ class Zygote:
 
     def live(self) -> None:
         """A spare's whole life: it ends with scowd and with the zygote, unless it has become a monitor."""
+        requests.prepare(self._modules)
         poll = select.poll()
         poll.register(self._sock_fd, select.POLLIN)
         poll.register(self._life_read, 0)
@@ -227,6 +230,7 @@ class Zygote:
             if code and request:
                 self._refuse(request, f"the monitor ended with status {code}")
             send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": code})
+            self._rest_ms = min(self._rest_ms, _REST_AFTER_AN_END_MS)
 
 
 def prepare(names: list[str]) -> list[Any]:
@@ -276,7 +280,7 @@ def main() -> None:
         go_home(*map(int, sys.argv[2].split(",")))
     rehearsal.rehearse(Zygote, run_root, [module.rehearse for module in modules if hasattr(module, "rehearse")])
     syscalls.set_name(b"scow-zygote")
-    zygote = Zygote(sock, run_root)
+    zygote = Zygote(sock, run_root, modules)
     kept = freeze()
     try:
         zygote.serve()

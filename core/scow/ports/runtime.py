@@ -15,6 +15,8 @@ The child module offers (checked by the kit)::
 
     def oom_killed(plan: Plan) -> bool        # optional, in the monitor: whether the kernel killed for want of memory
     def kept(plan: Plan) -> Plan              # optional: what the started monitor keeps of it for oom_killed
+    def prepare() -> None                     # optional, in a spare monitor: what the first create needs may be made
+    def discard() -> None                     # with it: what was prepared is gone, the container is another runtime's
     def rehearse() -> None                    # optional, in the zygote: see scow.monitor.rehearsal
 
     class Spawned(NamedTuple):

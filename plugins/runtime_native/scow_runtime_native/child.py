@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from scow.errors import ScowError
 from scow.linux import syscalls as sys
 from scow.linux.siblings import Birth
-from scow_runtime_native import handover, init, joining, timens, title, userns
+from scow_runtime_native import embryo, handover, init, joining, timens, title, userns
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
 _signals: Iterable[int] = range(1, 65)
-_helpers: list[int] = []  # see `_serve`; not reaped yet
+_helpers: list[int] = []  # see `_serve` and `_hatch`; not reaped yet
+_embryos: list[embryo.Embryo] = []  # one at most
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -50,7 +51,34 @@ def create(
     are used, and closed, instead of two new pipes: read and write end of the start pipe, then of the status pipe."""
     if plan["join_pid"] is not None:  # the processes of that container may trace those that come to them
         return _spawn_helper(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
+    if _embryos:
+        ends = ends or (*os.pipe(), *os.pipe())
+        pid = _hatch(plan, tty, (*stdio, ends[0], ends[3]))
+        if pid:
+            os.close(ends[0])
+            os.close(ends[3])
+            return Spawned(pid, ends[1], ends[2])
     return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
+
+
+def prepare() -> None:
+    """An `embryo` waits for the first `create`."""
+    _embryos.append(embryo.Embryo(_wait))
+
+
+def discard() -> None:
+    """No embryo is there."""
+    while _embryos:
+        os.waitpid(_embryos.pop().abandon(), 0)
+
+
+def _hatch(plan: dict[str, Any], tty: bool, fds: tuple[int, ...]) -> int:
+    """The pid of the embryo, which becomes the init of *plan*; 0 where it cannot: it ends then."""
+    waiting = _embryos.pop()
+    if embryo.suits(plan) and waiting.become(plan, tty, fds):
+        return waiting.pid
+    _helpers.append(waiting.abandon())
+    return 0
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -88,15 +116,17 @@ def oom_killed(plan: dict[str, Any]) -> bool:
 
 
 def rehearse() -> None:
-    """A process as `create` makes it, that finds no root to enter, and one of `start_exec`, that finds nothing to do:
-    both end; see `scow.monitor.rehearsal`. From here on the children of this process reset only the signals that it has
+    """Processes as `create` makes them, that find no root to enter, and one of `start_exec`, that finds nothing to do:
+    all end; see `scow.monitor.rehearsal`. From here on the children of this process reset only the signals that it has
     changed."""
     global _signals
     _signals = sys.changed_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    prepare()
+    hatched = create({"clone": embryo.FLAGS, "join_pid": None, "cgroup": {}}, (null, null, null), False)
     spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
     further = start_exec({"cgroup": {}}, spawned.pid, (null, null, null), False)
-    for process in (spawned, further):
+    for process in (hatched, spawned, further):
         os.waitpid(process.pid, 0)
         os.close(process.start_fd)
         os.close(process.status_fd)
@@ -220,21 +250,8 @@ def _clone(plan: dict[str, Any], flags: int) -> int:
 def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple[Any, ...]) -> NoReturn:
     status = fds[4]
     try:
-        # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
-        # CVE-2016-9962). The zygote has set that already; it is said where it matters.
-        sys.prctl(sys.PR_SET_DUMPABLE, 0)
-        gc.disable()  # a collection would copy the pages that are shared with the zygote
-        if min(fds) < len(fds):  # one is where another one goes
-            fds = tuple(map(_park, fds))
-            status = fds[4]
-        for number, fd in enumerate(fds):
-            os.dup2(fd, number, inheritable=number < START_FD)
+        _settle(fds)
         status = STATUS_FD
-        sys.close_range(len(fds))
-        signal.set_wakeup_fd(-1)
-        sys.reset_signal_handlers(_signals)
-        sys.set_signal_mask(0)
-        title.replace(b"scow-init")
         main(*arguments)
     except BaseException as error:  # noqa: BLE001  (nothing may run on in the monitor's code)
         with contextlib.suppress(OSError):
@@ -242,8 +259,41 @@ def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple
     os._exit(1)
 
 
-def _park(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDIO_PARK)
+def _wait(channel: int) -> NoReturn:
+    """In an embryo."""
+    told = False
+    try:
+        _settle((channel,))
+        plan, tty, fds = embryo.wait()
+        _place(fds)
+        told = True
+        init.run(plan, tty, has=embryo.FLAGS)
+    except BaseException as error:  # noqa: BLE001  (as above)
+        with contextlib.suppress(OSError):
+            os.write(STATUS_FD if told else 2, _report(error))
+    os._exit(1)
+
+
+def _settle(fds: Sequence[int]) -> None:
+    """The process has *fds* as its descriptors from 0 on, no others, and nothing of the monitor's that can be seen."""
+    # Not dumpable: a container cannot look at this process or its /proc/<pid>/exe before execve (CVE-2019-5736,
+    # CVE-2016-9962). The zygote has set that already; it is said where it matters.
+    sys.prctl(sys.PR_SET_DUMPABLE, 0)
+    gc.disable()  # a collection would copy the pages that are shared with the zygote
+    _place(fds)
+    signal.set_wakeup_fd(-1)
+    sys.reset_signal_handlers(_signals)
+    sys.set_signal_mask(0)
+    title.replace(b"scow-init")
+
+
+def _place(fds: Sequence[int]) -> None:
+    """Copies of *fds* are the descriptors from 0 on; no other is open."""
+    if min(fds) < len(fds):  # one is where another one goes
+        fds = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDIO_PARK) for fd in fds]
+    for number, fd in enumerate(fds):
+        os.dup2(fd, number, inheritable=number < START_FD)
+    sys.close_range(len(fds))
 
 
 def _report(error: BaseException) -> bytes:

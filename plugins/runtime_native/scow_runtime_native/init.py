@@ -29,12 +29,17 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
 
-def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None) -> NoReturn:
+def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None, *, has: int = 0) -> NoReturn:
     """The process becomes the container's init; *plan* is what `scow_runtime_native.plan` made. In the PID namespace of
-    another container it is one that the process leaves behind, told by *birth*."""
-    os.setsid()
+    another container it is one that the process leaves behind, told by *birth*. *has*: the new namespaces that an
+    `embryo` is in, set up."""
+    if not has:
+        os.setsid()
     with stage("joining the cgroup"):
         join_cgroup(plan["cgroup"], 0)
+    if has:
+        with stage("namespaces"):
+            sys.unshare(plan["clone"] & ~has)
     handed = userns.arrive(plan) if plan["userns"] else None
     with stage("namespaces"):
         for path, kind in plan["join"]:
@@ -45,9 +50,9 @@ def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None) -> NoReturn
             sys.sethostname(plan["hostname"])
         if plan["domainname"]:
             sys.setdomainname(plan["domainname"])
-        if plan["loopback"]:
+        if plan["loopback"] and not has & sys.CLONE_NEWNET:
             bring_up_loopback()
-        if plan.get("new_keyring", True):
+        if plan.get("new_keyring", True) and not has:
             new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])

@@ -1,0 +1,87 @@
+"""An init that is there before anybody asks for it: in new namespaces of Docker's default kinds, waiting for its plan.
+
+A spare monitor makes one while nothing happens (`scow.monitor.zygote`), so that a start waits neither for the clone and
+a network namespace nor for the pages that the child writes to first. `suits` says which plans that is for: not those
+with a cgroup of version 2, where a process is born in its group, as moving one there costs more than is saved here.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import marshal
+import os
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from scow.linux import syscalls as sys
+from scow_runtime_native import init
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FLAGS = sys.CLONE_NEWPID | sys.CLONE_NEWNET | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC
+CHANNEL_FD = 0
+_MOST_BYTES = 128 << 10  # of a plan: what a socket takes in one piece
+_ANCILLARY_BYTES = _socket.CMSG_SPACE(5 * 4)
+
+
+class Embryo:
+    """The monitor's side of one."""
+
+    def __init__(self, live: Callable[[int], NoReturn]) -> None:
+        """*live* runs in it with its descriptor of the channel: makes that number 0 and calls `wait`."""
+        self._channel, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            self.pid = sys.clone(FLAGS)
+            if self.pid == 0:
+                live(theirs.fileno())
+        finally:
+            theirs.close()
+
+    def become(self, plan: dict[str, Any], tty: bool, fds: tuple[int, ...]) -> bool:
+        """Whether it becomes the init of *plan*, with *fds* as its descriptors 0 to 4. False where the plan is too
+        large, or where somebody has killed it."""
+        data = marshal.dumps((plan, tty))
+        if len(data) > _MOST_BYTES:
+            return False
+        rights = array.array("i", fds)
+        try:
+            self._channel.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        except OSError:
+            return False
+        self._channel.close()
+        return True
+
+    def abandon(self) -> int:
+        """It ends: the pid that is to be reaped."""
+        self._channel.close()
+        return self.pid
+
+
+def suits(plan: dict[str, Any]) -> bool:
+    """Whether an embryo can become the init of *plan*: what it has of its own the plan wants to be new."""
+    return (
+        plan["clone"] & FLAGS == FLAGS
+        and plan["join_pid"] is None
+        and not plan.get("userns")
+        and plan.get("time") is None
+        and bool(plan.get("new_keyring", True))
+        and plan["cgroup"].get("version") != 2
+    )
+
+
+def wait() -> tuple[dict[str, Any], bool, array.array[int]]:
+    """The embryo's side: plan, whether it has a terminal, and the descriptors that are to be its first. Its session,
+    network and keyring are set up by then. It ends with its monitor."""
+    os.setsid()
+    init.bring_up_loopback()
+    init.new_keyring()
+    channel = _socket.socket(fileno=CHANNEL_FD)
+    data, ancillary, _flags, _address = channel.recvmsg(_MOST_BYTES, _ANCILLARY_BYTES, _socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(0)
+    fds = array.array("i")
+    fds.frombytes(ancillary[0][2])
+    channel.close()
+    plan, tty = marshal.loads(data)
+    return plan, tty, fds
