@@ -303,6 +303,14 @@ def umount_below(path: str) -> int:
     return len(found)
 
 
+def mount_point_of(path: str) -> str:
+    """Where the mount that *path* lies on is mounted (realpath; what is mounted over it later does not count)."""
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        points = {_unescape(line.split(" ", 5)[4]) for line in lines}
+    return max((p for p in points if real == p or real.startswith(p.rstrip("/") + "/")), key=len)
+
+
 def _unescape(point: str) -> str:
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         point = point.replace(code, char)

@@ -7,6 +7,7 @@ from typing import Any
 
 from scow.monitor import loop as ev
 from scow.monitor.process import Failure, Process
+from scow.monitor.requests import is_indirect
 from scow.monitor.streams import Stdio
 
 KEPT = 128  # how many ended execs are remembered; a health check makes one every few seconds
@@ -22,8 +23,27 @@ class Exec:
         self.stdio = Stdio(loop, once=True, scowd_lives=scowd_lives)
         self.process = Process(loop, self.stdio, self)
         self.failure: Failure | None = None
-        self.answer: Callable[[Failure | None], None] | None = None  # of exec_start
+        self._answer: Callable[[Failure | None], None] | None = None  # of exec_start
         self.on_ended: Callable[[Exec], None] | None = None
+
+    def start(self, child: Any, init_pid: int, answer: Callable[[Failure | None], None]) -> None:
+        """Its process is made and runs its program as soon as it is set up; *answer* is told then. Raises what the
+        child module raises, after its end."""
+        plan, tty, request = self.request["plan"], bool(self.request.get("tty")), self.request
+        try:
+            self.process.spawn(
+                lambda ends: child.start_exec(plan, init_pid, ends, tty),
+                tty,
+                bool(request.get("open_stdin")),
+                is_indirect(child),
+            )
+        except BaseException as error:
+            self.failure = {"message": str(error), "kind": "setup"}
+            if self.on_ended:
+                self.on_ended(self)
+            raise
+        self._answer = answer
+        self.process.begin()
 
     def ready(self) -> None:
         """Nothing: it is begun without waiting for this."""
@@ -61,7 +81,7 @@ class Exec:
         }
 
     def _tell(self, failure: Failure | None) -> None:
-        answer, self.answer = self.answer, None
+        answer, self._answer = self._answer, None
         if answer:
             answer(failure)
 

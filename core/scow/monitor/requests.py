@@ -29,19 +29,24 @@ def child_module(name: str) -> Any:
     return module
 
 
+def is_indirect(module: Any) -> bool:
+    """Whether another program makes the child module's processes (`scow.ports.runtime`)."""
+    return bool(getattr(module, "INDIRECT", False))
+
+
 def set_size(stdio: Stdio, size: Any) -> None:
     """The terminal will have *size* (rows, columns) where that is given and not zero."""
     if size and size[0] and size[1]:
         stdio.resize(int(size[0]), int(size[1]))
 
 
-def answerer(connection: Connection, seq: Any, result: Message) -> Callable[[Failure | None], None]:
-    """What answers the request *seq* later: with *result*, or with a failure."""
+def answerer(connection: Connection, seq: Any, result: Callable[[], Message]) -> Callable[[Failure | None], None]:
+    """What answers the request *seq* later: with what *result* answers then, or with a failure."""
 
     def answer(failure: Failure | None) -> None:
         if failure:
             connection.refuse(seq, failure["message"], failure["kind"], failure.get("errno", 0))
         else:
-            connection.answer(seq, result)
+            connection.answer(seq, result())
 
     return answer

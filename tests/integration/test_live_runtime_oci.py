@@ -1,0 +1,218 @@
+"""runc and crun under Scow's monitor, through the docker CLI: what users see is what the native runtime gives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import DOCKER, Daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI")]
+
+PROGRAMS = [
+    pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))
+    for name in ("runc", "crun")
+]
+OPTIONS = {
+    "runtime.runc": {"driver": "oci", "command": "runc"},
+    "runtime.crun": {"driver": "oci", "command": "crun", "hide_unified": True},
+}
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path_factory.mktemp("engine"), options=OPTIONS).start()
+    daemon.import_busybox()
+    yield daemon
+    daemon.cleanup()
+
+
+@pytest.fixture(params=PROGRAMS)
+def runtime(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
+    """The runtime's name; after the test there are no containers, and the program knows of none."""
+    name = str(request.param)
+    yield name
+    if ids := daemon.out("ps", "-aq").split():
+        daemon.out("rm", "-f", "-v", *ids)
+    folder = daemon.root / "run/drivers/runtime" / name
+    assert [os.listdir(folder / part) for part in ("state", "containers", "log") if (folder / part).is_dir()] in (
+        [[], []],
+        [[], [], []],
+    )
+    assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(daemon.root) in line]
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_output_and_exit_codes_are_dockers(daemon: Daemon, runtime: str) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        done: subprocess.CompletedProcess[str] = daemon.docker(
+            "run", "--rm", "--network", "none", "--runtime", runtime, "busybox", *words, check=False
+        )
+        return done
+
+    done = run("sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    missing, denied = run("nonsense"), run("/etc/passwd")
+    assert (missing.returncode, denied.returncode) == (127, 126)
+    assert "executable file not found in $PATH" in missing.stderr and "permission denied" in denied.stderr
+    assert missing.stdout == denied.stdout == ""
+    assert daemon.out("ps", "-aq") == ""
+    unknown = daemon.docker("run", "--rm", "--runtime", runtime, "-u", "nobodythere", "busybox", "true", check=False)
+    assert unknown.returncode != 0 and "unable to find user nobodythere" in unknown.stderr
+
+
+def test_the_runtimes_are_listed_shown_and_an_unknown_one_is_refused(daemon: Daemon, runtime: str) -> None:
+    listed = json.loads(daemon.out("info", "-f", "{{json .Runtimes}}"))
+    assert listed[runtime]["path"] == shutil.which(runtime)
+    assert set(listed) >= {"native", "oci", "runc", "crun"}
+    daemon.out("create", "--name", "shown", "--runtime", runtime, "busybox", "true")
+    assert daemon.out("inspect", "-f", "{{.HostConfig.Runtime}}", "shown") == runtime
+    done = daemon.docker("run", "--rm", "--runtime", "nosuch", "busybox", "true", check=False)
+    assert done.returncode == 125
+    assert "unknown or invalid runtime name: nosuch" in done.stderr and "runc" in done.stderr
+
+
+def test_a_terminal_is_the_containers_own_with_the_clients_size(daemon: Daemon, runtime: str) -> None:
+    daemon.out("run", "-d", "--name", "up", "--network", "none", "--runtime", runtime, "busybox", "sleep", "60")
+    inside = "tty; stty size; echo controlling >/dev/tty"
+    for words in (f"run --rm -it --network none --runtime {runtime} busybox sh -c", "exec -it up sh -c"):
+        shell = f"stty rows 33 cols 99; docker -H unix://{daemon.socket} {words} '{inside}'"
+        done = subprocess.run(
+            ["script", "-qec", shell, "/dev/null"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            stdin=subprocess.DEVNULL,
+        )
+        said = done.stdout.replace("^@", "").split()  # the echo of script's own end of input
+        assert said == ["/dev/pts/0", "33", "99", "controlling"], done.stdout
+
+
+def test_execs_have_users_input_and_exit_codes_and_say_a_failure_once(daemon: Daemon, runtime: str) -> None:
+    daemon.out("run", "-d", "--name", "job", "--network", "none", "--runtime", runtime, "busybox", "sleep", "60")
+    assert daemon.docker("exec", "-i", "job", "cat", input=b"fed").stdout == "fed"
+    assert "uid=8(mail) gid=12(mail)" in daemon.out("exec", "-u", "mail", "-w", "/tmp", "job", "sh", "-c", "id; pwd")
+    for command, code in ((("sh", "-c", "exit 9"), 9), (("nonsense",), 127), (("/etc/passwd",), 126)):
+        done = daemon.docker("exec", "job", *command, check=False)
+        assert done.returncode == code
+        assert (done.stdout + done.stderr).count("\n") <= 1, "the program's own message is not repeated"
+    daemon.out("exec", "-d", "job", "touch", "/tmp/detached")
+    assert eventually(lambda: daemon.docker("exec", "job", "test", "-e", "/tmp/detached", check=False).returncode == 0)
+    assert "sleep 60" in daemon.out("top", "job")
+
+
+def test_users_volumes_init_limits_and_ports(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("hello\n")
+    out = daemon.out(
+        *("run", "--rm", "--network", "none", "--runtime", runtime, "--init", "-u", "mail", "--group-add", "77"),
+        *("-v", f"{tmp_path}:/bind:ro", "-v", "/anonymous", "--tmpfs", "/t:size=1m", "-w", "/made/here", "--hostname"),
+        *("box", "--memory", "64m", "busybox", "sh", "-c", "cat /bind/file; id; pwd; hostname; echo $HOME; echo $$"),
+    ).splitlines()
+    assert out[:5] == ["hello", "uid=8(mail) gid=12(mail) groups=12(mail),77(extra)", "/made/here", "box", "/home"]
+    assert out[5] != "1"
+    assert daemon.out("volume", "ls", "-q") == ""
+    page = "mkdir /w; echo page > /w/index.html; exec httpd -f -p 80 -h /w"
+    daemon.out(
+        *("run", "-d", "--name", "web", "--runtime", runtime, "-p", "127.0.0.1:0:80", "busybox", "sh", "-c", page)
+    )
+    host, port = daemon.out("port", "web", "80").rsplit(":", 1)
+
+    def answers() -> bool:
+        try:
+            with socket.create_connection((host, int(port)), 2) as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return b"page" in b"".join(iter(lambda: client.recv(4096), b""))
+        except OSError:
+            return False
+
+    assert eventually(answers)
+
+
+def test_pause_update_stats_and_out_of_memory(daemon: Daemon, runtime: str) -> None:
+    daemon.out(
+        *("run", "-d", "--name", "limited", "--network", "none", "--runtime", runtime, "--memory", "64m"),
+        *("busybox", "sleep", "60"),
+    )
+    daemon.out("pause", "limited")
+    assert "(Paused)" in daemon.out("ps", "--format", "{{.Status}}")
+    daemon.out("unpause", "limited")
+    daemon.out("update", "--memory", "32m", "--memory-swap", "64m", "limited")
+    assert "/ 32MiB" in daemon.out("stats", "--no-stream", "--format", "{{.MemUsage}}", "limited")
+    daemon.out("pause", "limited")
+    daemon.out("kill", "limited")
+    assert daemon.out("inspect", "-f", "{{.State.ExitCode}}", "limited") == "137"
+    hog = "x=$(yes 123456789 | head -c 60000000); echo ${#x}"
+    daemon.docker(
+        *("run", "--name", "oom", "--network", "none", "--runtime", runtime, "--memory", "8m", "busybox"),
+        *("sh", "-c", hog),
+        check=False,
+    )
+    assert daemon.out("inspect", "-f", "{{.State.OOMKilled}}", "oom") == "true"
+
+
+def test_a_restart_policy_and_stop_are_followed(daemon: Daemon, runtime: str) -> None:
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    daemon.out("run", "-d", "--name", "job", "--network", "none", "--runtime", runtime, "busybox", "sh", "-c", script)
+    assert eventually(lambda: daemon.out("logs", "job") == "up")
+    daemon.out("stop", "job")
+    assert (daemon.out("wait", "job"), daemon.out("logs", "--tail", "1", "job")) == ("3", "bye")
+    daemon.out(
+        *("run", "-d", "--name", "again", "--network", "none", "--runtime", runtime, "--restart", "on-failure:2"),
+        *("busybox", "sh", "-c", "echo run; exit 1"),
+    )
+    assert daemon.out("wait", "again") == "1"
+    assert eventually(lambda: daemon.out("logs", "again").split() == ["run"] * 3)
+
+
+def test_containers_outlive_a_killed_daemon_and_a_killed_monitor_is_told(daemon: Daemon, runtime: str) -> None:
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+    for name in ("stays", "orphan"):
+        daemon.out(
+            *("run", "-d", "--name", name, "--network", "none", "--runtime", runtime, "busybox", "sh", "-c", script)
+        )
+    daemon.stop(signal.SIGKILL)
+    daemon.start()
+    assert daemon.out("exec", "stays", "echo", "in") == "in"
+    before = len(daemon.out("logs", "stays").split())
+    assert eventually(lambda: len(daemon.out("logs", "stays").split()) > before)
+    pid = int(daemon.out("inspect", "-f", "{{.State.Pid}}", "orphan"))
+    status = Path(f"/proc/{pid}/status").read_text()
+    monitor = int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+    os.kill(monitor, signal.SIGKILL)
+    assert daemon.out("wait", "orphan") == "137"
+    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    daemon.out("rm", "-f", "stays")
+
+
+def test_orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped(daemon: Daemon, runtime: str) -> None:
+    script = "for i in 1 2 3; do (sleep 0.1 &); done; exec sleep 60"
+    daemon.out(
+        *("run", "-d", "--name", "host", "--network", "none", "--pid", "host", "--runtime", runtime),
+        *("busybox", "sh", "-c", script),
+    )
+    pid = daemon.out("inspect", "-f", "{{.State.Pid}}", "host")
+    parent = next(
+        line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("PPid:")
+    )
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    if not children.exists():
+        pytest.skip("this kernel does not list a process's children (CONFIG_PROC_CHILDREN)")
+    assert eventually(lambda: children.read_text().split() == [pid])
