@@ -1,4 +1,4 @@
-"""runc and crun under Scow's monitor, through the docker CLI: what users see is what the native runtime gives them."""
+"""runc, crun and scow-runtime under Scow's monitor, through the docker CLI: users see what the native runtime shows."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scow.linux.hierarchies import detect_host
 from tests.daemon import DOCKER, Daemon
+from tests.integration import hook_plugin
+from tests.integration.hook_plugin import shell, with_hooks
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI")]
 
+COMMANDS = {"runc": "runc", "crun": "crun", "scow": f"{Path(sys.executable).parent}/scow-runtime"}
 PROGRAMS = [
-    pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))
-    for name in ("runc", "crun")
+    pytest.param(name, marks=pytest.mark.skipif(shutil.which(command) is None, reason=f"needs {command}"))
+    for name, command in COMMANDS.items()
 ]
-OPTIONS = {
-    "runtime.runc": {"driver": "oci", "command": "runc"},
-    "runtime.crun": {"driver": "oci", "command": "crun", "hide_unified": True},
+OPTIONS: dict[str, dict[str, Any]] = {
+    f"runtime.{name}": {"driver": "oci", "command": command} for name, command in COMMANDS.items()
 }
+OPTIONS["runtime.crun"]["hide_unified"] = True  # it refuses a host with both versions of control groups
+HOST = detect_host()
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path_factory.mktemp("engine"), options=OPTIONS).start()
-    daemon.import_busybox()
-    yield daemon
-    daemon.cleanup()
+    root = tmp_path_factory.mktemp("oci")
+    with hook_plugin.installed(root):
+        daemon = Daemon(root / "engine", options=OPTIONS).start()
+        daemon.import_busybox()
+        yield daemon
+        daemon.cleanup()
 
 
 @pytest.fixture(params=PROGRAMS)
@@ -44,10 +53,7 @@ def runtime(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
     if ids := daemon.out("ps", "-aq").split():
         daemon.out("rm", "-f", "-v", *ids)
     folder = daemon.root / "run/drivers/runtime" / name
-    assert [os.listdir(folder / part) for part in ("state", "containers", "log") if (folder / part).is_dir()] in (
-        [[], []],
-        [[], [], []],
-    )
+    assert [path for part in ("state", "containers", "log") for path in (folder / part).glob("[!.]*")] == []
     assert not [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(daemon.root) in line]
 
 
@@ -80,8 +86,8 @@ def test_output_and_exit_codes_are_dockers(daemon: Daemon, runtime: str) -> None
 
 def test_the_runtimes_are_listed_shown_and_an_unknown_one_is_refused(daemon: Daemon, runtime: str) -> None:
     listed = json.loads(daemon.out("info", "-f", "{{json .Runtimes}}"))
-    assert listed[runtime]["path"] == shutil.which(runtime)
-    assert set(listed) >= {"native", "oci", "runc", "crun"}
+    assert listed[runtime]["path"] == shutil.which(COMMANDS[runtime])
+    assert set(listed) >= {"native", "oci", *COMMANDS}
     daemon.out("create", "--name", "shown", "--runtime", runtime, "busybox", "true")
     assert daemon.out("inspect", "-f", "{{.HostConfig.Runtime}}", "shown") == runtime
     done = daemon.docker("run", "--rm", "--runtime", "nosuch", "busybox", "true", check=False)
@@ -216,3 +222,84 @@ def test_orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped(daemon: Da
     if not children.exists():
         pytest.skip("this kernel does not list a process's children (CONFIG_PROC_CHILDREN)")
     assert eventually(lambda: children.read_text().split() == [pid])
+
+
+def group(daemon: Daemon, runtime: str, name: str, controller: str) -> Path:
+    """The cgroup of the container *name*, of version 1 where the host has the controller there."""
+    mount = HOST.v1.get(controller) or HOST.v2
+    id = daemon.out("inspect", "-f", "{{.Id}}", name)
+    return Path(f"{mount}/{daemon.config['cgroup_parent']}/{daemon.config['engine_name']}.{runtime}/{id}")
+
+
+def says(folder: Path, *files: str) -> str:
+    """The first line of the first of *files* that is there: version 1 has other names."""
+    return next(path.read_text().strip() for file in files if (path := folder / file).exists())
+
+
+@pytest.mark.skipif(not HOST.v1, reason="the figures of version 1 are looked at")
+def test_limits_hold_and_are_changed_live(daemon: Daemon, runtime: str) -> None:
+    daemon.out(
+        *("run", "-d", "--name", "held", "--network", "none", "--runtime", runtime, "--cpus", "0.5", "--cpu-shares"),
+        *("300", "--cpuset-cpus", "0", "--memory", "64m", "--pids-limit", "20", "--ulimit", "nofile=99", "busybox"),
+        *("sleep", "60"),
+    )
+    cpu, memory, pids = (group(daemon, runtime, "held", name) for name in ("cpu", "memory", "pids"))
+    assert (says(cpu, "cpu.cfs_quota_us"), says(cpu, "cpu.shares")) == ("50000", "300")
+    assert (says(memory, "memory.limit_in_bytes"), says(pids, "pids.max")) == (str(64 << 20), "20")
+    assert daemon.out("exec", "held", "sh", "-c", "ulimit -n; grep Cpus_allowed_list /proc/self/status").split() == [
+        "99",
+        "Cpus_allowed_list:",
+        "0",
+    ]
+    daemon.out("update", "--cpus", "0.25", "--memory", "32m", "--memory-swap", "-1", "--pids-limit", "30", "held")
+    assert (says(cpu, "cpu.cfs_quota_us"), says(cpu, "cpu.shares")) == ("25000", "300")
+    assert (says(memory, "memory.limit_in_bytes"), says(pids, "pids.max")) == (str(32 << 20), "30")
+
+
+def test_rates_of_disks_hold_and_an_update_that_a_program_passes_over_is_refused(daemon: Daemon, runtime: str) -> None:
+    if "blkio" not in HOST.v1 or not os.path.exists("/dev/loop0"):
+        pytest.skip("needs blkio of version 1 and a block device")
+    daemon.out(
+        *("run", "-d", "--name", "disk", "--network", "none", "--runtime", runtime),
+        *("--device-read-bps", "/dev/loop0:1mb", "busybox", "sleep", "60"),
+    )
+    folder = group(daemon, runtime, "disk", "blkio")
+    assert says(folder, "blkio.throttle.read_bps_device").split() == ["7:0", str(1 << 20)]
+    id = daemon.out("inspect", "-f", "{{.Id}}", "disk")
+    body = {"BlkioDeviceReadBps": [{"Path": "/dev/loop0", "Rate": 2 << 20}], "CpuShares": 300}
+    status, answer = daemon.api("POST", f"/containers/{id}/update", body)
+    if runtime == "runc":
+        assert status == 501 and "runc update does not change throttleReadBpsDevice 7:0" in answer["message"]
+        assert says(group(daemon, runtime, "disk", "cpu"), "cpu.shares") == "1024"
+    else:
+        assert status == 200, answer
+        assert says(folder, "blkio.throttle.read_bps_device").split() == ["7:0", str(2 << 20)]
+        assert says(group(daemon, runtime, "disk", "cpu"), "cpu.shares") == "300"
+
+
+def test_hooks_are_the_programs_business_and_a_failed_one_leaves_nothing(
+    daemon: Daemon, runtime: str, tmp_path: Path
+) -> None:
+    given = {kind: shell(f"cat > {tmp_path}/{kind}") for kind in ("prestart", "createRuntime", "poststart", "poststop")}
+    inside = {kind: shell(f"echo {kind} >> /said") for kind in ("createContainer", "startContainer")}
+    inside["createContainer"] = shell(f"touch {tmp_path}/createContainer")
+    words = with_hooks("--rm", "--runtime", runtime, "busybox", "cat", "/said", **given, **inside)
+    assert daemon.out(*words) == "startContainer"
+    assert eventually(lambda: (tmp_path / "poststop").exists())
+    assert {path.name for path in tmp_path.iterdir()} == {*given, "createContainer"}
+    states = {kind: json.loads((tmp_path / kind).read_text()) for kind in given}
+    assert len({state["id"] for state in states.values()}) == 1 and states["createRuntime"]["pid"] > 0
+    assert states["poststop"]["status"] == "stopped"  # of the others runc and crun say what their version thinks of it
+    for kind in ("prestart", "createRuntime", "createContainer"):
+        words = with_hooks("--runtime", runtime, "--rm", "busybox", "echo", "ran", **{kind: shell("exit 9")})
+        done = daemon.docker(*words, check=False)
+        assert (done.returncode, done.stdout) == (125, "") and "hook" in done.stderr and "9" in done.stderr
+        assert daemon.out("ps", "-aq") == ""
+
+
+def test_user_namespaces_are_refused_before_anything_is_made(daemon: Daemon, runtime: str) -> None:
+    asked = {"Image": "busybox", "HostConfig": {"Runtime": runtime, "UsernsMode": "auto"}}
+    status, answer = daemon.api("POST", "/containers/create", asked)
+    assert status == 501 and f"runtime {runtime} makes no user namespaces" in answer["message"]
+    assert "use --userns host" in answer["message"] and daemon.out("ps", "-aq") == ""
+    assert daemon.out("run", "--rm", "--runtime", runtime, "--userns", "host", "busybox", "echo", "ran") == "ran"

@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scow.errors import DriverUnusable, InvalidArgument, NotFound
+from scow.errors import DriverUnusable, InvalidArgument, NotFound, Unsupported
 from scow.linux.hierarchies import detect_host
 from scow.linux.mounts import mount_point_of
 from scow.ports.runtime import RuntimeInfo
 from scow_runtime_oci import bundle as bundles
-from scow_runtime_oci import cgroup, options, stats
+from scow_runtime_oci import cgroup, options, rates, stats
 from scow_runtime_oci.calls import Program
 
 if TYPE_CHECKING:
@@ -134,7 +134,18 @@ class OciRuntime:
         self._program.call("resume", self._known(id))
 
     def update(self, id: str, resources: Mapping[str, Any]) -> None:
-        """See the protocol."""
+        """See the protocol. Raises `Unsupported` where the program leaves the rates of disks: all stays then."""
+        if limits := rates.of(resources):
+            self._update(id, limits)
+            if left := ", ".join(rates.missing(self._hierarchies, self._path(id), limits)):
+                raise Unsupported(
+                    f"{os.path.basename(self._program.path)} update does not change {left}",
+                    hint="crun and scow-runtime do; or make the container anew with these rates",
+                )
+        if rest := rates.without(resources):
+            self._update(id, rest)
+
+    def _update(self, id: str, resources: Mapping[str, Any]) -> None:
         fd, file = tempfile.mkstemp(prefix="update-", suffix=".json", dir=self._records.parent)
         try:
             with open(fd, "w", encoding="utf-8") as out:
