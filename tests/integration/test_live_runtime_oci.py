@@ -200,12 +200,27 @@ def test_containers_outlive_a_killed_daemon_and_a_killed_monitor_is_told(daemon:
     before = len(daemon.out("logs", "stays").split())
     assert eventually(lambda: len(daemon.out("logs", "stays").split()) > before)
     pid = int(daemon.out("inspect", "-f", "{{.State.Pid}}", "orphan"))
-    status = Path(f"/proc/{pid}/status").read_text()
-    monitor = int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
-    os.kill(monitor, signal.SIGKILL)
+    os.kill(monitor_of(pid), signal.SIGKILL)
     assert daemon.out("wait", "orphan") == "137"
     assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
     daemon.out("rm", "-f", "stays")
+
+
+def monitor_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+
+
+def test_a_restart_policy_applies_when_the_monitor_was_killed(daemon: Daemon, runtime: str) -> None:
+    daemon.out(
+        *("run", "-d", "--name", "kept", "--network", "none", "--runtime", runtime, "--restart", "always"),
+        *("busybox", "sleep", "60"),
+    )
+    pid = int(daemon.out("inspect", "-f", "{{.State.Pid}}", "kept"))
+    os.kill(monitor_of(pid), signal.SIGKILL)
+    assert eventually(lambda: int(daemon.out("inspect", "-f", "{{.State.Pid}}", "kept")) not in (0, pid))
+    assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert daemon.out("exec", "kept", "echo", "in") == "in"
 
 
 def test_orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped(daemon: Daemon, runtime: str) -> None:
@@ -215,9 +230,7 @@ def test_orphans_of_a_container_in_the_hosts_pid_namespace_are_reaped(daemon: Da
         *("busybox", "sh", "-c", script),
     )
     pid = daemon.out("inspect", "-f", "{{.State.Pid}}", "host")
-    parent = next(
-        line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("PPid:")
-    )
+    parent = monitor_of(int(pid))
     children = Path(f"/proc/{parent}/task/{parent}/children")
     if not children.exists():
         pytest.skip("this kernel does not list a process's children (CONFIG_PROC_CHILDREN)")

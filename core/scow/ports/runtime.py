@@ -43,7 +43,7 @@ up and has become the monitor's child by the end of the program that made it; fr
 ``start_fd`` is closed unwritten, and ends. A further process (``start_exec``) may run already when it is named, where
 the program knows no creation apart from the start. What is written to *stdio* before ``ready`` is the maker's program
 speaking, and is read after it or, where it does not come, thrown away. The client of ``create`` is answered when *n* is
-known, so that nobody sees the maker's pid.
+known, so that nobody sees the maker's pid. Its plans have no ``hooks``: the program runs them.
 """
 
 from __future__ import annotations
