@@ -206,6 +206,23 @@ def test_containers_outlive_a_killed_daemon_and_a_killed_monitor_is_told(daemon:
     daemon.out("rm", "-f", "stays")
 
 
+def test_namespaces_of_another_container_are_joined_with_its_shared_memory(daemon: Daemon, runtime: str) -> None:
+    def run(*words: str) -> str:
+        return str(daemon.out("run", "--rm", "--runtime", runtime, *words))
+
+    daemon.out(
+        *("run", "-d", "--name", "first", "--network", "none", "--ipc", "shareable", "--runtime", runtime),
+        *("busybox", "sh", "-c", "echo shared > /dev/shm/file; exec sleep 60"),
+    )
+    shared = ("--network", "none", "--ipc", "container:first", "busybox", "cat", "/dev/shm/file")
+    assert eventually(lambda: run(*shared) == "shared")
+    inode = daemon.out("exec", "first", "readlink", "/proc/self/ns/net")
+    assert run("--network", "container:first", "busybox", "readlink", "/proc/self/ns/net") == inode
+    assert "sleep 60" in run("--network", "none", "--pid", "container:first", "busybox", "ps")
+    left = (daemon.root / "data/containers").glob("*/elsewhere-*")
+    assert not list(left)
+
+
 def monitor_of(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))

@@ -16,7 +16,7 @@ from scow.linux.hierarchies import detect_host
 from scow.linux.mounts import mount_point_of
 from scow.ports.runtime import RuntimeInfo
 from scow_runtime_oci import bundle as bundles
-from scow_runtime_oci import cgroup, options, rates, stats
+from scow_runtime_oci import cgroup, elsewhere, options, rates, stats
 from scow_runtime_oci.calls import Program
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ class OciRuntime:
         for name in ("config.json", "init.pid", "runtime.log", "runtime.log.start"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{record['bundle']}/{name}")
+        elsewhere.tidy(record["bundle"])
         os.unlink(self._records / id)
         if failure:
             raise failure

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from scow.errors import ScowError
 from scow.linux import mounts, users
 from scow.linux import syscalls as sys
-from scow_runtime_oci import program
+from scow_runtime_oci import elsewhere, program
 from scow_runtime_oci.console import Console
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _complete(plan: dict[str, Any]) -> None:
         os.close(mounts.open_target(root_fd, config["process"]["cwd"].lstrip("/") or ".", directory=True))
     finally:
         os.close(root_fd)
+    elsewhere.bring(config, plan["bundle"])
     _write(file, config)
 
 
