@@ -8,7 +8,8 @@ key                       environment                     default
 ``hosts``                 ``SCOW_HOSTS`` (by commas)      ``unix://<run_root>/scow.sock``
 ``tls.{ca,cert,key}``     ``SCOW_TLS_CA``, …              none: files for ``tcp://`` hosts (mutual TLS)
 ``drivers.<kind>``        ``SCOW_<KIND>_DRIVER``          overlay, native, bridge, dockerhub, local, local
-``options.<kind>.<name>``                                 ``{}``: handed to that driver
+``options.<kind>.<name>``                                 ``{}``: handed to that driver; with ``driver: other`` the
+                                                          name is one more instance of the driver ``other``
 ``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
 ``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``

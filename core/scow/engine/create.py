@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 INTENT = "create"
 OPTION_PREFIX = "scow."
+RUNC_NAMES = ("runc", "io.containerd.runc.v2")
 DEFAULT_SHM_BYTES = 64 << 20
 MINIMUM_MEMORY_BYTES = 6 << 20
 
@@ -120,7 +121,7 @@ async def _record(
 def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     host = msgspec.convert(msgspec.to_builtins(given), type(given))
     drivers = containers.config.drivers
-    host.runtime = host.runtime if host.runtime not in ("", "runc", "io.containerd.runc.v2") else drivers["runtime"]
+    host.runtime = _runtime(containers, host.runtime)
     host.network_mode = host.network_mode if host.network_mode not in ("", "default") else "bridge"
     if not host.log_config.type:
         host.log_config.type = drivers["log"]
@@ -137,6 +138,21 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     if 0 < host.memory < MINIMUM_MEMORY_BYTES:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     return host
+
+
+def _runtime(containers: Containers, asked: str) -> str:
+    """The runtime that a client means by *asked*: ``runc``, and containerd's name for it, is the default one unless the
+    engine has a runtime of that name: clients send it who read it in Docker's ``info``. Raises `InvalidArgument`."""
+    host = containers.drivers.host
+    names = host.names(RUNTIME)
+    default = containers.config.drivers["runtime"]
+    if asked in names or (RUNTIME.name, asked) in host.instances:
+        return asked
+    if asked in RUNC_NAMES:
+        return "runc" if "runc" in names else default
+    if not asked:
+        return default
+    raise InvalidArgument(f"unknown or invalid runtime name: {asked}", hint=f"there are: {', '.join(names)}")
 
 
 def _check_options(request: CreateRequest) -> None:

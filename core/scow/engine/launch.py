@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,7 @@ from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from scow.engine.containers import Containers
@@ -74,7 +75,7 @@ class Launch:
                 await asyncio.gather(spawned, return_exceptions=True)
                 raise
             monitor = await spawned
-            with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
+            with self._timeline.step("namespaces and cgroups", record.runtime, "clone"), _of_the_task():
                 init = await self._create(monitor, plan)
             begun = time.perf_counter()
             try:
@@ -86,11 +87,8 @@ class Launch:
                     await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
                 raise
             begun = time.perf_counter()
-            try:
+            with _of_the_task():
                 init = await monitor.start()  # executed as soon as the root is ready, without a turn through here
-            except (CannotRun, CommandNotFound) as error:
-                error.message = f"failed to create task for container: {error.message}"
-                raise
             self._tell_start(begun, monitor.ready_at)
             self._containers.follow(live, monitor)
             undo.pop_all()
@@ -317,6 +315,16 @@ def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, net
 
 def _detach_one(driver: NetworkDriver, network: Network, attachment: Attachment) -> None:
     driver.detach(network, attachment)
+
+
+@contextmanager
+def _of_the_task() -> Iterator[None]:
+    """A program that cannot be run is told in Docker's words, by which its command line knows the exit code."""
+    try:
+        yield
+    except (CannotRun, CommandNotFound) as error:
+        error.message = f"failed to create task for container: {error.message}"
+        raise
 
 
 def _shown(endpoints: dict[str, EndpointRecord]) -> str:

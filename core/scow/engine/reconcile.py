@@ -24,7 +24,7 @@ from scow.engine.lifecycle import MONITOR_LOST, lost
 from scow.engine.model import ContainerState
 from scow.engine.monitor_connection import MonitorConnection, forget_socket
 from scow.engine.remove import auto_remove
-from scow.errors import ScowError
+from scow.errors import PluginError, ScowError
 from scow.ports import RUNTIME, STORAGE
 from scow.state import CloseIntent
 
@@ -110,7 +110,10 @@ class Reconcile:
             await self._containers.save(live, msgspec.structs.replace(record, state=state))
             self._repaired.append(f"container {record.id[:12]} had been started just before the end")
         monitor.directory = containers.directory(record.id)
-        monitor.module = (await containers.drivers.driver(RUNTIME, record.runtime)).child_module
+        try:
+            monitor.module = (await containers.drivers.driver(RUNTIME, record.runtime)).child_module
+        except PluginError as error:  # it runs on; what needs its runtime says so again
+            log.error("container %s: %s", record.id[:12], error)
         await hold_volumes(self._containers, live.record)
         self._adopt_execs(live, running)
         containers.follow(live, monitor)
@@ -168,17 +171,32 @@ class Reconcile:
             if not snapshot.committed and _CONTAINER_KEY.fullmatch(key) and key not in known:
                 await drivers.call(STORAGE, storage, "remove", partial(_remove, key=key))
                 self._repaired.append(f"the root of unknown container {key[:12]} is removed")
-        runtime = containers.config.drivers["runtime"]
-        for id in await drivers.call(RUNTIME, runtime, "list", lambda d: d.list()):
-            live = None if id not in known else containers.live(id)
-            if live is None or live.monitor is None:
-                await drivers.call(RUNTIME, runtime, "delete", partial(_delete, id=id))
-                self._repaired.append(f"the cgroup of {id[:12]} is removed")
+        await self._sweep_runtimes(known)
         folder = containers.config.data_root / "containers"
         for entry in await asyncio.to_thread(os.listdir, folder):
             if entry not in known:
                 await asyncio.to_thread(shutil.rmtree, folder / entry)
                 self._repaired.append(f"the folder of unknown container {entry[:12]} is removed")
+
+    async def _sweep_runtimes(self, known: set[str]) -> None:
+        """No cgroup is left of unknown and ended containers, with the default runtime or any other that has some."""
+        containers, drivers = self._containers, self._containers.drivers
+        default = containers.config.drivers["runtime"]
+        others = {name for kind, name in drivers.host.instances if kind == RUNTIME.name}
+        others |= {record.runtime for record in containers.records()}
+        for runtime in (default, *sorted(others - {default})):
+            try:
+                found = await drivers.call(RUNTIME, runtime, "list", lambda d: d.list())
+            except PluginError as error:
+                if runtime == default:
+                    raise
+                log.info("runtime %r: %s", runtime, error)
+                continue
+            for id in found:
+                live = None if id not in known else containers.live(id)
+                if live is None or live.monitor is None:
+                    await drivers.call(RUNTIME, runtime, "delete", partial(_delete, id=id))
+                    self._repaired.append(f"the cgroup of {id[:12]} is removed")
 
 
 def _remove(driver: StorageDriver, key: str) -> None:

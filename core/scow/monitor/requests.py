@@ -29,6 +29,11 @@ def child_module(name: str) -> Any:
     return module
 
 
+def is_indirect(module: Any) -> bool:
+    """Whether another program makes the child module's processes (`scow.ports.runtime`)."""
+    return bool(getattr(module, "INDIRECT", False))
+
+
 def set_size(stdio: Stdio, size: Any) -> None:
     """The terminal will have *size* (rows, columns) where that is given and not zero."""
     if size and size[0] and size[1]:
@@ -36,7 +41,7 @@ def set_size(stdio: Stdio, size: Any) -> None:
 
 
 def answerer(connection: Connection, seq: Any, result: Callable[[], Message]) -> Callable[[Failure | None], None]:
-    """What answers the request *seq* later: with what *result* is then, or with a failure."""
+    """What answers the request *seq* later: with what *result* answers then, or with a failure."""
 
     def answer(failure: Failure | None) -> None:
         if failure:

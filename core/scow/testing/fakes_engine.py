@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -314,8 +315,13 @@ class FakeExecs:
 class FakeHost:
     """Names one driver a kind, and calls functions where it stands."""
 
+    instances: Mapping[tuple[str, str], str] = MappingProxyType({})
+
     def names(self, kind: DriverKind[Any]) -> list[str]:
         return ["fake"]
+
+    def drivers(self, kind: DriverKind[Any]) -> dict[str, FakeDriver]:
+        return {"fake": FakeDriver()}
 
     def driver(self, kind: DriverKind[Any], name: str | None = None) -> FakeDriver:
         return FakeDriver()
