@@ -14,6 +14,8 @@ key                       environment                     default
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
 ``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``
 ``log_options``                                           ``{}``: default ``--log-opt``
+``container_options.<o>``                                 ``{}``: what holds where a request says no ``scow.<o>``
+``request_options.<o>``                                   ``allow``; ``deny``: no request may say ``scow.<o>``
 ``engine_name``           ``SCOW_ENGINE_NAME``            ``scow``
 ``bridge_name``           ``SCOW_BRIDGE_NAME``            ``scow0``
 ``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
@@ -92,6 +94,8 @@ class Config:
     plugins: PluginsConfig = PluginsConfig()
     registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
     log_options: Mapping[str, str] = field(default_factory=dict)
+    container_options: Mapping[str, str] = field(default_factory=dict)
+    request_options: Mapping[str, str] = field(default_factory=dict)
     engine_name: str = "scow"
     bridge_name: str = "scow0"
     subnet_pool: str = "172.29.0.0/16"
@@ -239,6 +243,8 @@ OPEN_PARSERS: dict[str, parse.Parser] = {  # sections whose keys are the user's
     "options": parse.mapping,
     "registries": _registry,
     "log_options": parse.scalar,
+    "container_options": parse.option,
+    "request_options": parse.option,
 }
 SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tls": lambda members: TlsConfig(**members),

@@ -130,3 +130,15 @@ def scalar(value: Any, key: str, origin: str) -> str:
     if not isinstance(value, str | int | float):
         raise wrong(key, origin, "a string", value)
     return str(value)
+
+
+def option(value: Any, key: str, origin: str) -> str:
+    """The value of ``container_options.<name>`` or ``request_options.<name>``."""
+    from scow.options import check_config  # it needs the drivers' values, which others that read a config do not
+
+    text = scalar(value, key, origin)
+    try:
+        check_config(key, text)
+    except InvalidArgument as exc:
+        raise InvalidArgument(f"{key} (from {origin}): {exc}", hint=exc.hint) from exc
+    return text
