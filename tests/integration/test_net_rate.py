@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from scow.linux import syscalls
+from scow.testing.namespaces import transfer
 from tests.daemon import DOCKER, Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI")]
@@ -81,41 +82,13 @@ def within(daemon: Daemon, name: str, function: Callable[[], socket.socket]) -> 
 
 
 def listener() -> socket.socket:
-    server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(("", PORT))
-    server.listen(4)
-    return server
-
-
-def rate(server: socket.socket, client: socket.socket, seconds: float = 1.2) -> float:
-    """Bits per second of payload that *client* gets through to the listening *server*, which is closed then."""
-    client.settimeout(20)
-    server.settimeout(20)
-    arrived: list[tuple[float, int]] = []
-
-    def receive() -> None:
-        connection, _ = server.accept()
-        with connection:
-            while data := connection.recv(1 << 16):
-                arrived.append((time.monotonic(), len(data)))
-
-    receiver = threading.Thread(target=receive)
-    receiver.start()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        client.send(bytes(4096))
-    client.close()
-    receiver.join()
-    server.close()
-    first, last = arrived[0][0], arrived[-1][0]
-    return sum(length for _, length in arrived[1:]) * 8 / (last - first)
+    return socket.create_server(("", PORT))
 
 
 def between(daemon: Daemon, sender: str, receiver: str, address: str) -> float:
-    """What one container sends to the other, at its *address*."""
+    """What one container sends to the other, at its *address*, in bits per second."""
     server = within(daemon, receiver, listener)
-    return rate(server, within(daemon, sender, lambda: socket.create_connection((address, PORT), 5)))
+    return transfer(server, within(daemon, sender, lambda: socket.create_connection((address, PORT), 20)))
 
 
 def assert_near(measured: float, wanted: float) -> None:
@@ -146,7 +119,7 @@ def test_a_published_port_is_held_too(daemon: Daemon) -> None:
     try:
         host, port = daemon.out("port", "web", str(PORT)).rsplit(":", 1)
         server = within(daemon, "web", listener)
-        assert_near(rate(server, socket.create_connection((host, int(port)), 5)), 20 * MBIT)
+        assert_near(transfer(server, socket.create_connection((host, int(port)), 20)), 20 * MBIT)
     finally:
         daemon.out("rm", "-f", "web")
 
