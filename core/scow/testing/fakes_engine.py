@@ -50,6 +50,7 @@ class FakeContainers:
         self._waiters: dict[str, list[tuple[str, asyncio.Future[WaitResult]]]] = {}
         self.sessions: list[FakeSession] = []
         self.updates: list[tuple[str, Resources, RestartPolicy | None]] = []
+        self.samples = 0
         networks.containers_of = lambda: list(self._records.values())
 
     async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> tuple[str, list[str]]:
@@ -245,6 +246,7 @@ class FakeContainers:
         return 1000, self._images.get(self.get(ref).image_id).size_bytes + 1000
 
     async def stats(self, ref: str) -> dict[str, Any]:
+        self.samples += 1
         if not self.get(ref).state.running:
             return {}
         return {"cpu_stats": {"cpu_usage": {"total_usage": time.process_time_ns()}}, "memory_stats": {"usage": 4096}}
