@@ -20,6 +20,7 @@ from scow.ports.network import Rates
 
 PREFIX = "scow."
 POLICIES = ("allow", "deny")
+USERNS_MODES = ("", "host", "auto")  # "": as the config says
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +28,30 @@ class Options:
     """What Scow's own options say of one container; a field that nobody named has its default."""
 
     net_rate: Rates = Rates()
+    userns: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One line of the table. *field* is its place in `Options`, *parse* makes a text its value or raises
-    `InvalidArgument`, *show* is the way back (one text a value), *takes* says what the text may be."""
+    `InvalidArgument`, *show* is the way back (one text a value). *key* is the config's for its default, where that is
+    not in ``container_options``."""
 
     field: str
     parse: Callable[[str], Any]
-    takes: str
     show: Callable[[Any], str] = str
+    key: str = ""
+
+
+def _userns(text: str) -> str:
+    if text not in USERNS_MODES:
+        raise InvalidArgument(f"invalid userns mode: {text}", hint="use auto or host")
+    return text
 
 
 TABLE: dict[str, Option] = {
-    "net-rate": Option("net_rate", rates.parse, rates.TAKES, rates.show),
+    "net-rate": Option("net_rate", rates.parse, rates.show),
+    "userns": Option("userns", _userns, key="userns"),
 }
 
 
@@ -99,6 +109,8 @@ def check_config(key: str, text: str) -> None:
     section, _, name = key.partition(".")
     known = option(name)
     if section == "container_options":
+        if known.key:
+            raise InvalidArgument(f"the default of '{PREFIX}{name}' is another key", hint=f"set {known.key}")
         known.parse(text)
     elif text not in POLICIES:
         raise InvalidArgument(f"expected {' or '.join(POLICIES)}, got {text!r}")

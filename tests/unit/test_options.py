@@ -14,7 +14,7 @@ from scow.ports.network import Rates
 from scow.rates import bits, parse, show
 from tests.unit.test_engine import request, with_engine
 
-RATE = "scow.net-rate"
+RATE, USERNS = "scow.net-rate", "scow.userns"
 
 
 def rates(annotation: str = "", label: str = "", default: str = "") -> Rates:
@@ -66,6 +66,7 @@ def test_the_config_refuses_options_that_there_are_not_and_values_that_they_do_n
         ("container_options: {net-rate: fast}", r"container_options\.net-rate .*'fast' is no pair"),
         ("request_options: {net-rate: maybe}", r"request_options\.net-rate .*allow or deny"),
         ("request_options: {speed: deny}", r"request_options\.speed .*unknown option"),
+        ("container_options: {userns: auto}", r"container_options\.userns .*the default of .* is another key"),
     ):
         file.write_text(text)
         with pytest.raises(InvalidArgument, match=message):
@@ -82,6 +83,58 @@ def test_an_image_cannot_grant_itself_an_option(tmp_path: Path) -> None:
         record = engine.containers.get(id)
         assert record.options == Options()
         assert record.config.labels == {RATE: "in=1mbit", "scow.unknown": "x"}
+
+    with_engine(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("flag", "annotation", "label", "mode", "own_ids"),
+    [
+        ("", None, None, "", False),
+        ("", "auto", None, "auto", True),
+        ("", None, "auto", "auto", True),
+        ("", "host", "auto", "host", False),
+        ("host", "auto", "auto", "host", False),
+        ("auto", "host", None, "auto", True),
+        ("", "", "auto", "", False),
+    ],
+)
+def test_a_user_namespace_is_had_by_flag_or_annotation_or_label(
+    tmp_path: Path, flag: str, annotation: str | None, label: str | None, mode: str, own_ids: bool
+) -> None:
+    async def test(engine: Engine) -> None:
+        named = [{} if text is None else {USERNS: text} for text in (annotation, label)]
+        asked = request("true", userns_mode=flag, annotations=named[0])
+        asked.labels = named[1]
+        id, _ = await engine.containers.create(asked)
+        record = engine.containers.get(id)
+        assert (record.host_config.userns_mode, record.ids is not None) == (mode, own_ids)
+        assert record.options.userns == mode
+
+    with_engine(tmp_path, test)
+
+
+def test_a_user_namespace_that_cannot_be_is_refused_however_it_was_said(tmp_path: Path) -> None:
+    async def test(engine: Engine) -> None:
+        for value, host, message in (
+            ("private", {}, r"annotation scow\.userns: invalid userns mode: private"),
+            ("auto", {"privileged": True}, "privileged mode is incompatible with user namespaces"),
+            ("auto", {"pid_mode": "host"}, "cannot share the host PID namespace"),
+        ):
+            with pytest.raises(InvalidArgument, match=message):
+                await engine.containers.create(request("true", annotations={USERNS: value}, **host))
+        assert engine.containers.records() == []
+
+    with_engine(tmp_path, test)
+
+
+def test_denied_user_namespaces_are_the_configs_to_choose_for_dockers_own_field_too(tmp_path: Path) -> None:
+    async def test(engine: Engine) -> None:
+        engine.config.request_options["userns"] = "deny"  # type: ignore[index]
+        for host in ({"annotations": {USERNS: "auto"}}, {"userns_mode": "host"}):
+            with pytest.raises(Forbidden, match=r"'scow\.userns' is denied"):
+                await engine.containers.create(request("true", **host))
+        await engine.containers.create(request("true"))
 
     with_engine(tmp_path, test)
 

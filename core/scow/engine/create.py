@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +25,7 @@ from scow.engine.signals import parse_signal
 from scow.engine.userns import give_ids
 from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
-from scow.options import resolve
+from scow.options import check_allowed, resolve
 from scow.ports import LOG, RUNTIME, STORAGE
 from scow.state import CloseIntent, OpenIntent
 
@@ -83,8 +84,7 @@ async def _record(
     elif not config.hostname and host.network_mode != "host" and not host.uts_mode:
         config.hostname = id[:12]
     path, args = command(config)
-    resolved = _options(containers, request)
-    host.annotations = {**host.annotations, **resolved.asked}
+    resolved = _options(containers, request, host)
     warnings = spec.validate(config, host)
     if host.device_requests:
         await asyncio.to_thread(device_requests.check, host.device_requests, containers.config.cdi_spec_dirs)
@@ -97,6 +97,7 @@ async def _record(
     points, more = mount_points(config, host, containers.get)
     await _check_drivers(containers, host)
     endpoints = _endpoints(request, host)
+    options = await net_rate.of_new(containers, host.network_mode, endpoints, resolved)
     ids = await give_ids(containers, id, host, points)
     record = Container(
         id=id,
@@ -116,7 +117,7 @@ async def _record(
         ids=ids,
         mounts=tuple(points),
         endpoints=endpoints,
-        options=await net_rate.of_new(containers, host.network_mode, endpoints, resolved),
+        options=replace(options, userns=host.userns_mode),  # as `give_ids` left it
     )
     return record, warnings + more
 
@@ -158,9 +159,15 @@ def _runtime(containers: Containers, asked: str) -> str:
     raise InvalidArgument(f"unknown or invalid runtime name: {asked}", hint=f"there are: {', '.join(names)}")
 
 
-def _options(containers: Containers, request: CreateRequest) -> Resolved:
+def _options(containers: Containers, request: CreateRequest, host: HostConfig) -> Resolved:
+    """Scow's own options of *request*. *host* has them afterwards, and counts more where Docker has a field, too."""
     config = containers.config
-    return resolve(request.host_config.annotations, request.labels, config.container_options, config.request_options)
+    if host.userns_mode:
+        check_allowed("userns", config.request_options)
+    resolved = resolve(host.annotations, request.labels, config.container_options, config.request_options)
+    host.annotations = {**host.annotations, **resolved.asked}
+    host.userns_mode = host.userns_mode or resolved.options.userns
+    return resolved
 
 
 def _share_names(containers: Containers, config: ContainerConfig, host: HostConfig) -> None:
