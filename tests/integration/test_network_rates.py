@@ -43,6 +43,10 @@ def scow(daemon: Daemon, *words: str, check: bool = True) -> str:
 def run(daemon: Daemon, name: str, *flags: str) -> str:
     """A container that sleeps; answers its address."""
     daemon.out("run", "-d", "--name", name, *flags, "busybox", "sleep", "600")
+    return address_of(daemon, name)
+
+
+def address_of(daemon: Daemon, name: str) -> str:
     return daemon.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name)
 
 
@@ -97,7 +101,8 @@ def assert_near(measured: float, wanted: float) -> None:
 
 
 def test_both_directions_are_held_and_changed_while_it_runs(daemon: Daemon) -> None:
-    address = run(daemon, "limited", "--annotation", "scow.net-rate=in=20mbit,out=4mbit")
+    scow(daemon, "run", "-d", "--name", "limited", "--net-rate", "in=20mbit,out=4mbit", "busybox", "sleep", "600")
+    address = address_of(daemon, "limited")
     other = run(daemon, "free")
     try:
         assert len(devices(daemon)) == 1
@@ -114,8 +119,10 @@ def test_both_directions_are_held_and_changed_while_it_runs(daemon: Daemon) -> N
         daemon.out("rm", "-f", "limited", "free")
 
 
-def test_a_published_port_is_held_too(daemon: Daemon) -> None:
-    run(daemon, "web", "-p", f"127.0.0.1:0:{PORT}", "--label", "scow.net-rate=in=20mbit")
+@pytest.mark.parametrize("userns", ["host", "auto"])
+def test_a_published_port_is_held_too(daemon: Daemon, userns: str) -> None:
+    options = ("--label", "scow.net-rate=in=20mbit", "--label", f"scow.userns={userns}")
+    run(daemon, "web", "-p", f"127.0.0.1:0:{PORT}", *options)
     try:
         host, port = daemon.out("port", "web", str(PORT)).rsplit(":", 1)
         server = within(daemon, "web", listener)
