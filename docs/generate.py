@@ -63,6 +63,8 @@ KEYS = {
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README. With "
     "`driver: other` in it the name is one more instance of the driver `other`, with options and state of its own.",
     "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs).",
+    "container_options": "`container_options.<option>`: text; the option `scow.<option>` where a request has none.",
+    "request_options": "`request_options.<option>`: `allow` (default) or `deny`: `scow.<option>` in requests.",
     "log_options": "`log_options.<option>`: text; the `--log-opt` of containers that name no log driver.",
 }
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from scow.linux.syscalls import MS_BIND, mount
-from scow.testing.runtime import eventually
 from tests.daemon import DOCKER, Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI")]
@@ -100,6 +99,7 @@ def test_a_mount_that_a_killed_daemon_left_is_gone_after_the_next_start(tmp_path
         left.mkdir(parents=True, exist_ok=True)
         mount(str(left), str(left), None, MS_BIND)
         daemon.start()
-        assert eventually(lambda: not left.exists())  # it answers a ping before
+        daemon.out("ps")  # waits until the engine is open, which _ping does not
+        assert not left.exists()
     finally:
         daemon.cleanup()

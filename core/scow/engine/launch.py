@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import device_requests, spec, userns
+from scow.engine import device_requests, net_rate, spec, userns
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
@@ -194,7 +194,7 @@ class Launch:
         """Publishes each port on the first host port of its range that is free."""
         driver = network.driver
         loaded = await self._containers.drivers.driver(NETWORK, driver)
-        sandbox = loaded.sandbox
+        sandbox, rates = loaded.sandbox, self._record.options.net_rate
         netns = f"/proc/{pid}/ns/net" if sandbox == "new" else ""
         ranges = bindings(self._record.config, self._record.host_config) if sandbox == "new" else []
         tries = max((len(choices) for _, choices in ranges), default=1)
@@ -206,7 +206,7 @@ class Launch:
                     NETWORK,
                     driver,
                     "attach",
-                    partial(_attach_one, network=network, endpoint=endpoint, netns=netns),
+                    partial(net_rate.attach, network=network, endpoint=endpoint, netns=netns, wanted=rates),
                     undo=partial(loaded.detach, network),
                 )
             except Conflict:
@@ -307,10 +307,6 @@ def _tell(containers: Containers, action: str, network_id: str, container_id: st
     network = containers.networks.get(network_id).network
     attributes = {"container": container_id, "name": network.name, "type": shown_driver(network)}
     containers.events.post("network", action, network.id, attributes)
-
-
-def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, netns: str) -> Attachment:
-    return driver.attach(network, endpoint, netns)
 
 
 def _detach_one(driver: NetworkDriver, network: Network, attachment: Attachment) -> None:

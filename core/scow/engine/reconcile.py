@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from scow.engine import create, restart_policy
+from scow.engine import create, net_rate, restart_policy
 from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
 from scow.engine.lifecycle import MONITOR_LOST, lost
@@ -141,6 +141,12 @@ class Reconcile:
             if endpoint.attachment is not None
         ]
         self._repaired += await self._containers.networks.restore(attachments)
+        for live in self._containers.all_live():
+            if live.monitor is not None and live.record.options.net_rate.limited:
+                try:
+                    await net_rate.hold(self._containers, live.record, live.record.options.net_rate)
+                except ScowError as error:
+                    self._repaired.append(f"container {live.record.id[:12]}: its net-rate is not held: {error}")
 
     async def _finish(self, live: Live) -> None:
         """A container that is said to run but has no monitor has ended: by its exit record, or it was lost."""

@@ -16,8 +16,10 @@ from scow.engine.model import Container, ContainerState, EndpointRecord, ExecRec
 from scow.engine.names import find, new_id, random_name
 from scow.engine.system import System
 from scow.errors import CommandNotFound, Conflict, NotFound, NotModified
+from scow.options import Options
 from scow.ports.network import Attachment, PortBinding
 from scow.ports.runtime import RuntimeInfo
+from scow.rates import parse
 from scow.testing.fakes_objects import FakeEvents, FakeImages, FakeNetworks, FakeVolumes
 from scow.testing.fakes_process import FakeProcess, FakeSession, framed
 from scow.types import ContainerConfig
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from scow.engine.engine import Engine
     from scow.ports import DriverKind
     from scow.ports.log import LogQuery
+    from scow.ports.network import Rates
     from scow.types import CreateRequest, ExecRequest, Resources, RestartPolicy
 
 FILTERS = ("id", "name", "label", "status", "ancestor")
@@ -47,6 +50,7 @@ class FakeContainers:
         self._waiters: dict[str, list[tuple[str, asyncio.Future[WaitResult]]]] = {}
         self.sessions: list[FakeSession] = []
         self.updates: list[tuple[str, Resources, RestartPolicy | None]] = []
+        self.samples = 0
         networks.containers_of = lambda: list(self._records.values())
 
     async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> tuple[str, list[str]]:
@@ -186,6 +190,12 @@ class FakeContainers:
         self.updates.append((self.get(ref).id, resources, restart_policy))
         return []
 
+    async def set_net_rate(self, ref: str, text: str) -> Rates:
+        record = self.get(ref)
+        options = Options(parse(text, record.options.net_rate))
+        self._records[record.id] = replace(record, options=options)
+        return options.net_rate
+
     def wait(self, ref: str, condition: str = "not-running") -> asyncio.Future[WaitResult]:
         container = self.get(ref)
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
@@ -236,6 +246,7 @@ class FakeContainers:
         return 1000, self._images.get(self.get(ref).image_id).size_bytes + 1000
 
     async def stats(self, ref: str) -> dict[str, Any]:
+        self.samples += 1
         if not self.get(ref).state.running:
             return {}
         return {"cpu_stats": {"cpu_usage": {"total_usage": time.process_time_ns()}}, "memory_stats": {"usage": 4096}}
