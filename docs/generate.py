@@ -42,7 +42,7 @@ KEYS = {
     "tls.cert": "Path. As `tls.ca`.",
     "tls.key": "Path. As `tls.ca`.",
     "drivers.storage": "Name of the storage driver.",
-    "drivers.runtime": "Name of the runtime. `runc` and `io.containerd.runc.v2` in a request mean this one.",
+    "drivers.runtime": "Name of the runtime. `runc` (where none is called so) and `io.containerd.runc.v2` mean it too.",
     "drivers.network": "Driver of the network `bridge`; taken when that network is first made, at the first start.",
     "drivers.registry": "Name of the registry backend for hosts that no other backend serves.",
     "drivers.volume": "Name of the driver of volumes that name none.",
@@ -60,8 +60,11 @@ KEYS = {
     "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
-    "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README.",
+    "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README. With "
+    "`driver: other` in it the name is one more instance of the driver `other`, with options and state of its own.",
     "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs).",
+    "container_options": "`container_options.<option>`: text; the option `scow.<option>` where a request has none.",
+    "request_options": "`request_options.<option>`: `allow` (default) or `deny`: `scow.<option>` in requests.",
     "log_options": "`log_options.<option>`: text; the `--log-opt` of containers that name no log driver.",
 }
 

@@ -8,11 +8,14 @@ key                       environment                     default
 ``hosts``                 ``SCOW_HOSTS`` (by commas)      ``unix://<run_root>/scow.sock``
 ``tls.{ca,cert,key}``     ``SCOW_TLS_CA``, …              none: files for ``tcp://`` hosts (mutual TLS)
 ``drivers.<kind>``        ``SCOW_<KIND>_DRIVER``          overlay, native, bridge, dockerhub, local, local
-``options.<kind>.<name>``                                 ``{}``: handed to that driver
+``options.<kind>.<name>``                                 ``{}``: handed to that driver; with ``driver: other`` the
+                                                          name is one more instance of the driver ``other``
 ``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
 ``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``
 ``log_options``                                           ``{}``: default ``--log-opt``
+``container_options.<o>``                                 ``{}``: what holds where a request says no ``scow.<o>``
+``request_options.<o>``                                   ``allow``; ``deny``: no request may say ``scow.<o>``
 ``engine_name``           ``SCOW_ENGINE_NAME``            ``scow``
 ``bridge_name``           ``SCOW_BRIDGE_NAME``            ``scow0``
 ``subnet_pool``           ``SCOW_SUBNET_POOL``            ``172.29.0.0/16``
@@ -31,13 +34,12 @@ The file is ``--config``, else ``SCOW_CONFIG``, else ``/etc/scow/config.yaml`` w
 
 from __future__ import annotations
 
-import ipaddress  # pathlib has loaded it already
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scow import config_values as parse
 from scow.errors import InvalidArgument, NotFound
 
 DEFAULT_FILE = Path("/etc/scow/config.yaml")
@@ -92,6 +94,8 @@ class Config:
     plugins: PluginsConfig = PluginsConfig()
     registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
     log_options: Mapping[str, str] = field(default_factory=dict)
+    container_options: Mapping[str, str] = field(default_factory=dict)
+    request_options: Mapping[str, str] = field(default_factory=dict)
     engine_name: str = "scow"
     bridge_name: str = "scow0"
     subnet_pool: str = "172.29.0.0/16"
@@ -182,7 +186,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InvalidArgument(f"{file}: expected a mapping of keys, got {_type_name(content)}")
+        raise InvalidArgument(f"{file}: expected a mapping of keys, got {parse.type_name(content)}")
     return content
 
 
@@ -196,175 +200,51 @@ def _flat(content: Mapping[Any, Any], origin: str) -> list[tuple[str, Any]]:
         if value is None:
             continue
         if not isinstance(value, dict):
-            raise _wrong(str(key), origin, "a mapping", value)
+            raise parse.wrong(str(key), origin, "a mapping", value)
         found += [(f"{key}.{name}", member) for name, member in value.items()]
     return found
 
 
-# -------------------------------------------------------------------------
-# one parser a key: (value as found, key, origin) -> value
-# -------------------------------------------------------------------------
-
-Parser = Callable[[Any, str, str], Any]
-
-
-def _wrong(key: str, origin: str, expected: str, value: Any) -> InvalidArgument:
-    return InvalidArgument(f"{key} (from {origin}): expected {expected}, got {_type_name(value)} {value!r}")
-
-
-def _type_name(value: Any) -> str:
-    return {dict: "mapping", list: "list", str: "string", int: "number", bool: "flag"}.get(
-        type(value), type(value).__name__
-    )
-
-
-def _string(value: Any, key: str, origin: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(key, origin, "a string", value)
-    return value
-
-
-def _path(value: Any, key: str, origin: str) -> Path:
-    path = Path(_string(str(value) if isinstance(value, Path) else value, key, origin))
-    if not path.is_absolute():
-        raise InvalidArgument(f"{key} (from {origin}): {str(path)!r} is not an absolute path")
-    return path
-
-
-def _flag(value: Any, key: str, origin: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    found = value if isinstance(value, bool) else known.get(str(value).lower())
-    if found is None:
-        raise _wrong(key, origin, "true or false", value)
-    return found
-
-
-def _not(value: Any, key: str, origin: str) -> bool:
-    # the variable says NO_PLUGINS, the key says enabled
-    return not _flag(value, key, origin) if origin == "SCOW_NO_PLUGINS" else _flag(value, key, origin)
-
-
-def _strings(value: Any, key: str, origin: str) -> tuple[str, ...]:
-    items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        raise _wrong(key, origin, "a list of strings", value)
-    return tuple(item for item in items if item)
-
-
-def _hosts(value: Any, key: str, origin: str) -> tuple[str, ...]:
-    hosts = _strings(value, key, origin)
-    for host in hosts:
-        if not re.fullmatch(r"unix:///.+|tcp://.*[^/]|fd://\d+", host):
-            raise InvalidArgument(
-                f"{key} (from {origin}): {host!r} is not an address",
-                hint="unix:///path/to.sock, tcp://address:port or fd://3 (a socket from systemd)",
-            )
-    return hosts
-
-
-def _interface(value: Any, key: str, origin: str) -> str:
-    name = _string(value, key, origin)
-    if len(name) > 15 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):  # IFNAMSIZ
-        raise InvalidArgument(
-            f"{key} (from {origin}): {name!r} is not an interface name (1 to 15 of A-Z a-z 0-9 _ . -)"
-        )
-    return name
-
-
-def _identifier(value: Any, key: str, origin: str) -> str:
-    name = _string(value, key, origin)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
-        raise InvalidArgument(
-            f"{key} (from {origin}): {name!r} must begin with a letter and hold A-Z a-z 0-9 _ . - only"
-        )
-    return name
-
-
-def _cgroup(value: Any, key: str, origin: str) -> str:
-    name = _string(value, key, origin).strip("/")
-    if not name or ".." in name.split("/"):
-        raise InvalidArgument(f"{key} (from {origin}): {value!r} is not a cgroup path")
-    return name
-
-
-def _userns(value: Any, key: str, origin: str) -> str:
-    if value not in ("host", "auto"):
-        raise _wrong(key, origin, "host or auto", value)
-    return str(value)
-
-
-def _ids(value: Any, key: str, origin: str) -> int:
-    if not str(value).isdecimal() or not 1 <= int(value) <= 1 << 31:
-        raise _wrong(key, origin, "a number of ids", value)
-    return int(value)
-
-
-def _directories(value: Any, key: str, origin: str) -> tuple[str, ...]:
-    return tuple(str(_path(item, key, origin)) for item in _strings(value, key, origin))
-
-
-def _subnets(value: Any, key: str, origin: str) -> str:
-    subnets = _strings(value, key, origin)
-    try:
-        return ",".join(str(ipaddress.ip_network(subnet)) for subnet in subnets)
-    except ValueError as exc:
-        raise InvalidArgument(f"{key} (from {origin}): {exc}") from exc
-
-
-def _mapping(value: Any, key: str, origin: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise _wrong(key, origin, "a mapping", value)
-    return value
-
-
-def _scalar(value: Any, key: str, origin: str) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str | int | float):
-        raise _wrong(key, origin, "a string", value)
-    return str(value)
-
-
 def _registry(value: Any, key: str, origin: str) -> RegistryConfig:
-    members = _mapping(value, key, origin)
+    members = parse.mapping(value, key, origin)
     unknown = sorted(set(members) - {"insecure", "mirrors", "ca"})
     if unknown:
         raise InvalidArgument(f"unknown key '{key}.{unknown[0]}' (from {origin}); valid keys: ca, insecure, mirrors")
     return RegistryConfig(
-        insecure=_flag(members.get("insecure", False), key + ".insecure", origin),
-        mirrors=_strings(members.get("mirrors", ()), key + ".mirrors", origin),
-        ca=_path(members["ca"], key + ".ca", origin) if members.get("ca") else None,
+        insecure=parse.flag(members.get("insecure", False), key + ".insecure", origin),
+        mirrors=parse.strings(members.get("mirrors", ()), key + ".mirrors", origin),
+        ca=parse.path(members["ca"], key + ".ca", origin) if members.get("ca") else None,
     )
 
 
-PARSERS: dict[str, Parser] = {
-    "data_root": _path,
-    "run_root": _path,
-    "hosts": _hosts,
-    "tls.ca": _path,
-    "tls.cert": _path,
-    "tls.key": _path,
-    **{f"drivers.{kind}": _string for kind in DEFAULT_DRIVERS},
-    "plugins.disabled": _strings,
-    "plugins.enabled": _not,
-    "engine_name": _identifier,
-    "bridge_name": _interface,
-    "subnet_pool": _subnets,
-    "nft_table": _identifier,
-    "cgroup_parent": _cgroup,
-    "userns": _userns,
-    "userns_size": _ids,
-    "userns_user": _string,
-    "cdi_spec_dirs": _directories,
-    "debug": _flag,
-    "trace_hooks": _flag,
+PARSERS: dict[str, parse.Parser] = {
+    "data_root": parse.path,
+    "run_root": parse.path,
+    "hosts": parse.hosts,
+    "tls.ca": parse.path,
+    "tls.cert": parse.path,
+    "tls.key": parse.path,
+    **{f"drivers.{kind}": parse.string for kind in DEFAULT_DRIVERS},
+    "plugins.disabled": parse.strings,
+    "plugins.enabled": parse.unless,
+    "engine_name": parse.identifier,
+    "bridge_name": parse.interface,
+    "subnet_pool": parse.subnets,
+    "nft_table": parse.identifier,
+    "cgroup_parent": parse.cgroup,
+    "userns": parse.userns,
+    "userns_size": parse.ids,
+    "userns_user": parse.string,
+    "cdi_spec_dirs": parse.directories,
+    "debug": parse.flag,
+    "trace_hooks": parse.flag,
 }
-OPEN_PARSERS: dict[str, Parser] = {  # sections whose keys are the user's
-    "options": _mapping,
+OPEN_PARSERS: dict[str, parse.Parser] = {  # sections whose keys are the user's
+    "options": parse.mapping,
     "registries": _registry,
-    "log_options": _scalar,
+    "log_options": parse.scalar,
+    "container_options": parse.option,
+    "request_options": parse.option,
 }
 SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tls": lambda members: TlsConfig(**members),
@@ -385,7 +265,7 @@ VARIABLES: dict[str, str] = {
 }
 
 
-def _parser(key: str, origin: str) -> Parser:
+def _parser(key: str, origin: str) -> parse.Parser:
     section, dot, _ = key.partition(".")
     if dot and section in OPEN_PARSERS:
         return OPEN_PARSERS[section]

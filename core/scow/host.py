@@ -29,7 +29,7 @@ from scow.errors import (
     Unavailable,
 )
 from scow.hook_calls import Listeners, blame, running
-from scow.installed import COMMANDS_GROUP, PLUGINS_GROUP, Installed, owner
+from scow.installed import COMMANDS_GROUP, PLUGINS_GROUP, Installed, instances, owner
 from scow.ports import KINDS, REGISTRY, DriverContext, DriverKind
 from scow.ports.registry import Credentials
 from scow.workers import Pool
@@ -60,7 +60,8 @@ class PluginHost:
 
     def __init__(self, config: Config, installed: Mapping[str, list[EntryPoint]] | None = None) -> None:
         self._config = config
-        self._installed = Installed(config.plugins.disabled, installed)
+        self.instances = instances(config)  # kind and name → name of the driver
+        self._installed = Installed(config.plugins.disabled, installed, self.instances)
         self._drivers: dict[tuple[str, str], object] = {}
         self._failures: dict[tuple[str, str], PluginError] = {}
         self._pools: dict[tuple[str, str], Pool] = {}
@@ -78,7 +79,7 @@ class PluginHost:
     # --- drivers ------------------------------------------------------
 
     def names(self, kind: DriverKind[Any]) -> list[str]:
-        """The drivers of *kind* that are installed, by name; nothing is imported."""
+        """The drivers of *kind* that are installed, and the instances of them, by name; nothing is imported."""
         return sorted({entry.name for entry in self._installed.entries(kind.group)})
 
     def driver(self, kind: DriverKind[D], name: str | None = None) -> D:
@@ -180,7 +181,9 @@ class PluginHost:
         origin = f" (from {self._config.origin(f'drivers.{kind.name}')})" if configured else ""
         if not found:
             installed = ", ".join(self.names(kind)) or "none"
-            raise DriverNotFound(f"no {kind.name} driver named {name!r}{origin}; installed: {installed}")
+            driver = self.instances.get((kind.name, name), name)
+            of = f" for {name!r}" if driver != name else ""
+            raise DriverNotFound(f"no {kind.name} driver named {driver!r}{of}{origin}; installed: {installed}")
         allowed = [entry for entry in found if not self._installed.disabled(kind.name, entry)]
         if not allowed:
             by = self._config.origin("plugins.disabled")
@@ -202,7 +205,7 @@ class PluginHost:
         for folder in (state_dir, run_dir):
             folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-        options = dict(config.options.get(f"{kind.name}.{name}", {}))
+        options = {k: v for k, v in config.options.get(f"{kind.name}.{name}", {}).items() if k != "driver"}
         if kind is REGISTRY:
             options["registries"] = config.registries
         return DriverContext(name, state_dir, run_dir, options, config.settings, config.engine_name)

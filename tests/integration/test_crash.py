@@ -99,6 +99,7 @@ def test_a_mount_that_a_killed_daemon_left_is_gone_after_the_next_start(tmp_path
         left.mkdir(parents=True, exist_ok=True)
         mount(str(left), str(left), None, MS_BIND)
         daemon.start()
+        daemon.out("ps")  # waits until the engine is open, which _ping does not
         assert not left.exists()
     finally:
         daemon.cleanup()

@@ -1,11 +1,9 @@
-"""Limits of disks and memory, and CDI devices, as users of the docker CLI set them."""
+"""Limits of memory, CPUs and processes, and CDI devices, as users of the docker CLI set them."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,20 +28,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     daemon.cleanup()
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A loop device of 64 MB."""
-    image = tmp_path_factory.mktemp("disk") / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MB)
-    made = subprocess.run(["losetup", "--find", "--show", str(image)], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no loop device: {made.stderr.strip()}")
-    device = made.stdout.strip()
-    yield device
-    subprocess.run(["losetup", "--detach", device], check=True)
-
-
 @pytest.fixture
 def box(daemon: Daemon) -> Iterator[str]:
     """The name of a container that the test may make."""
@@ -53,54 +37,6 @@ def box(daemon: Daemon) -> Iterator[str]:
 
 def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
     return dict(json.loads(daemon.out("inspect", name))[0])
-
-
-def dd(daemon: Daemon, name: str, words: str) -> float:
-    """Seconds that a direct copy of 2 MB took in the running container."""
-    begun = time.monotonic()
-    daemon.out("exec", name, "sh", "-c", f"dd {words} bs=256k count=8 2>&1")
-    return time.monotonic() - begun
-
-
-def rate(daemon: Daemon, name: str, file: str) -> str:
-    """What the container's own blkio group says."""
-    return daemon.out("exec", name, "cat", f"/sys/fs/cgroup/blkio/{file}")
-
-
-@pytest.mark.skipif(host_limits.of_host().unified, reason="reads version 1's control files")
-@pytest.mark.skipif(not host_limits.of_host().io_rates, reason="this host cannot limit disks")
-def test_a_disks_rates_hold_and_change_with_an_update(daemon: Daemon, disk: str, box: str) -> None:
-    limits = (
-        "--device-write-bps",
-        f"{disk}:1mb",
-        "--device-read-bps",
-        f"{disk}:1mb",
-        "--device-read-iops",
-        f"{disk}:99",
-    )
-    daemon.out("run", "-d", "--name", box, *NO_NET, "--device", disk, *limits, "busybox", "sleep", "600")
-    host = inspect(daemon, box)["HostConfig"]
-    assert host["BlkioDeviceWriteBps"] == [{"Path": disk, "Rate": MB}]
-    assert host["BlkioDeviceReadIOps"] == [{"Path": disk, "Rate": 99}]
-    write, read = f"if=/dev/zero of={disk} oflag=direct", f"if={disk} of=/dev/null iflag=direct"
-    assert dd(daemon, box, write) > 1.5 and dd(daemon, box, read) > 1.5  # 2 MB at 1 MB a second
-    id = inspect(daemon, box)["Id"]
-    body = {
-        "BlkioDeviceWriteBps": [{"Path": disk, "Rate": 0}],
-        "BlkioDeviceReadBps": [{"Path": disk, "Rate": 64 * MB}],
-    }
-    assert daemon.api("POST", f"/containers/{id}/update", body)[0] == 200
-    assert rate(daemon, box, "blkio.throttle.write_bps_device") == ""
-    assert rate(daemon, box, "blkio.throttle.read_bps_device").endswith(f" {64 * MB}")
-    assert dd(daemon, box, write) < 1.5 and dd(daemon, box, read) < 1.5
-    host = inspect(daemon, box)["HostConfig"]
-    assert host["BlkioDeviceWriteBps"] == [] and host["BlkioDeviceReadBps"] == [{"Path": disk, "Rate": 64 * MB}]
-
-
-def test_a_disk_that_is_not_there_is_named(daemon: Daemon) -> None:
-    done = daemon.docker("run", "--rm", "--device-read-bps", "/dev/none:1mb", "busybox", "true", check=False)
-    assert "cannot find device /dev/none: no such file or directory" in done.stderr
-    assert done.returncode == 127 and daemon.out("ps", "-aq") == ""  # docker's CLI goes by the words
 
 
 @pytest.mark.skipif(host_limits.of_host().unified, reason="reads version 1's control files")

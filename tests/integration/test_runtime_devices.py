@@ -83,8 +83,9 @@ def test_masked_and_read_only_paths_of_the_spec(lab: Lab) -> None:
 
 def test_intel_rdt_is_refused(lab: Lab) -> None:
 
-    with pytest.raises(InvalidArgument, match="the native runtime has no linux.intelRdt"):
+    with pytest.raises(InvalidArgument, match="the native runtime has no linux.intelRdt") as caught:
         lab.make("true", change=lambda spec: spec["linux"].update(intelRdt={"closID": "x"}))
+    assert caught.value.hint == "runc and crun have it, by the runtime oci"
 
 
 def test_host_and_domain_name_need_a_namespace_of_the_containers_own(lab: Lab) -> None:

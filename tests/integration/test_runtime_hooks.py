@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,15 +15,13 @@ import pytest
 from scow.testing.runtime import BUSYBOX, Lab
 from scow.types import ContainerConfig, HostConfig
 from tests.daemon import DOCKER, Daemon
+from tests.integration import hook_plugin
+from tests.integration.hook_plugin import shell, with_hooks
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not os.path.exists(BUSYBOX), reason=f"needs {BUSYBOX} (Debian: busybox-static)"),
 ]
-
-
-def shell(script: str, **more: Any) -> dict[str, Any]:
-    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/bin"], **more}
 
 
 def hooks(**kinds: Any) -> Callable[[dict[str, Any]], None]:
@@ -144,15 +141,6 @@ def test_a_hook_that_hangs_is_killed_at_its_timeout(lab: Lab, kind: str) -> None
 
 # ---------------------------------------------------------------- through the engine, from a plugin
 
-_PLUGIN = """
-    import json
-    from scow.hookspecs import hookimpl
-
-    @hookimpl
-    def scow_spec(spec, annotations):
-        if "org.example.hooks" in annotations:
-            spec["hooks"] = json.loads(annotations["org.example.hooks"])
-"""
 needs_docker = pytest.mark.skipif(DOCKER is None, reason="the docker command line is not installed")
 
 
@@ -160,25 +148,13 @@ needs_docker = pytest.mark.skipif(DOCKER is None, reason="the docker command lin
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """An engine with a plugin that takes hooks from an annotation."""
     root = tmp_path_factory.mktemp("hooks")
-    info = root / "site/hooks_of_tests-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hooks-of-tests\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[scow.plugins]\nhooks = hooks_of_tests\n")
-    (root / "site/hooks_of_tests.py").write_text(textwrap.dedent(_PLUGIN))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(root / "site"), prepend=os.pathsep)
+    with hook_plugin.installed(root):
         daemon = Daemon(root / "engine").start()
     daemon.import_busybox()
     try:
         yield daemon
     finally:
         daemon.cleanup()
-
-
-def with_hooks(*words: str, **kinds: Any) -> list[str]:
-    """``docker run`` with these hooks."""
-    given = json.dumps({kind: [hook] for kind, hook in kinds.items()})
-    return ["run", "--network", "none", "--annotation", f"org.example.hooks={given}", *words]
 
 
 @needs_docker

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import BUSYBOX, DOCKER, Daemon
+from tests.daemon import BUSYBOX, DOCKER, Daemon, busybox_tar
 
 pytestmark = [
     pytest.mark.root,
@@ -69,6 +69,34 @@ def test_each_container_has_ids_of_its_own_and_inspect_says_so(daemon: Daemon) -
     assert daemon.out("inspect", "-f", "{{.HostConfig.UsernsMode}}", "one") == "auto"
     assert daemon.out("exec", "one", "id", "-u") == "0"
     daemon.docker("rm", "-f", "one", "two")
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        (["--annotation", "scow.userns=auto"], "auto"),
+        (["--label", "scow.userns=auto"], "auto"),
+        (["--annotation", "scow.userns=host", "--label", "scow.userns=auto"], "host"),
+        (["--userns", "host", "--label", "scow.userns=auto"], "host"),
+    ],
+)
+def test_the_docker_cli_says_it_by_annotation_or_label(daemon: Daemon, flags: list[str], mode: str) -> None:
+    daemon.out("run", "-d", "--name", "said", *flags, "busybox", "sleep", "100")
+    assert daemon.out("inspect", "-f", "{{.HostConfig.UsernsMode}}", "said") == mode
+    assert daemon.out("exec", "said", "id", "-u") == "0"
+    assert (first_uid(daemon, "said") != 0) is (mode == "auto")
+    daemon.docker("rm", "-f", "said")
+
+
+def test_a_mode_that_there_is_not_or_that_an_image_says_gives_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    refused = daemon.docker("create", "--label", "scow.userns=private", "busybox", check=False)
+    assert "label scow.userns: invalid userns mode: private" in refused.stderr
+    (tmp_path / "image.tar").write_bytes(busybox_tar())
+    daemon.out("import", "--change", "LABEL scow.userns=auto", str(tmp_path / "image.tar"), "labelled")
+    daemon.out("run", "-d", "--name", "unsaid", "labelled", "sleep", "100")
+    assert daemon.out("inspect", "-f", '{{index .Config.Labels "scow.userns"}}', "unsaid") == "auto"
+    assert first_uid(daemon, "unsaid") == 0
+    daemon.docker("rm", "-f", "unsaid")
 
 
 def test_a_restart_keeps_the_ids_and_removal_frees_them(daemon: Daemon) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from scow.ports import DriverContext
-from scow.testing.fakes_network import FakeNetworkDriver
+from scow.testing.fakes_network import FakeNetworkDriver, FakeShapingDriver
 
 
-class FakeBridge(FakeNetworkDriver):
+class FakeBridge(FakeShapingDriver):
     """Named ``bridge``."""
 
     def __init__(self, context: DriverContext) -> None:
         super().__init__()
 
 
-class FakeNone(FakeBridge):
+class FakeNone(FakeNetworkDriver):
     """Named ``none``."""
+
+    def __init__(self, context: DriverContext) -> None:
+        super().__init__()
 
 
 class FakeHost(FakeNetworkDriver):

@@ -20,11 +20,12 @@ _IDS = itertools.count(1)
 
 
 class Lab:
-    """Makes containers; all are gone when the lab is closed."""
+    """Makes containers of the child module *module*; all are gone when the lab is closed."""
 
-    def __init__(self, root: Path, zygote: Zygote) -> None:
+    def __init__(self, root: Path, zygote: Zygote, module: str) -> None:
         self.root = root
         self.zygote = zygote
+        self.module = module
         self.made: list[MonitorConnection] = []
 
     async def spawn(self) -> MonitorConnection:
@@ -32,7 +33,7 @@ class Lab:
         container_id = f"{next(_IDS):012d}" + "f" * 52
         directory = self.root / container_id
         directory.mkdir()
-        monitor = await self.zygote.spawn(container_id, directory, CHILD)
+        monitor = await self.zygote.spawn(container_id, directory, self.module)
         self.made.append(monitor)
         return monitor
 
@@ -62,10 +63,10 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(root: Path) -> AsyncIterator[Lab]:
+async def lab(root: Path, module: str = CHILD) -> AsyncIterator[Lab]:
     """A lab below *root*."""
-    zygote = await Zygote.start(root / "run", [CHILD])
-    made = Lab(root, zygote)
+    zygote = await Zygote.start(root / "run", [module])
+    made = Lab(root, zygote, module)
     try:
         yield made
     finally:

@@ -279,6 +279,16 @@ def test_a_stream_of_statistics_ends_when_the_container_is_removed(client: Clien
         assert sock.recv(65536).endswith(b"0\r\n\r\n")
 
 
+def test_nothing_is_sampled_when_nobody_watches_any_more(client: Client, daemon: FakeDaemon) -> None:
+    container = client.run("sleep", "60")
+    with client.opened("GET", f"/containers/{container}/stats") as (_, sock):
+        sock.recv(65536)
+    time.sleep(1.5)  # a second goes by before the next sample finds the client gone
+    before = daemon.engine.containers.samples
+    time.sleep(1.2)
+    assert daemon.engine.containers.samples == before
+
+
 def test_events_since_a_time_and_until_another(client: Client) -> None:
     container = client.run("exit", "0", name="c")
     ended(client, container)

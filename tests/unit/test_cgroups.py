@@ -11,6 +11,7 @@ import pytest
 
 from scow.errors import InvalidArgument, NotFound
 from scow.linux.hierarchies import Hierarchies, detect
+from scow_runtime_native import block_counters
 from scow_runtime_native.cgroups_v1 import CgroupsV1, device_rule
 from scow_runtime_native.cgroups_v2 import CgroupsV2
 from scow_runtime_native.limits_v2 import weight
@@ -288,3 +289,16 @@ def test_version_2_freezes_until_the_kernel_says_so(v2: tuple[CgroupsV2, Path]) 
     assert (group / "cgroup.freeze").read_text() == "1"
     with pytest.raises(NotFound):
         manager.freeze("scow/test/none", True)
+
+
+def test_version_1_counts_block_io_on_disks_that_have_no_limit_yet(tmp_path: Path) -> None:
+    devices = tmp_path / "block"
+    for name, number in (("sda", "8:0"), ("sdb", "8:16"), ("dm-0", "253:0")):
+        fill(devices / name, dev=number + "\n")
+        if name != "dm-0":
+            (devices / name / "device").mkdir()
+    group = fill(tmp_path / "group", blkio__throttle__read_bps_device="8:16 1000\n")
+    block_counters.start(str(group), str(devices))
+    assert (group / "blkio.throttle.read_bps_device").read_text().startswith("8:0 0")
+    assert "8:16 0" not in (group / "blkio.throttle.read_bps_device").read_text()
+    block_counters.start(str(tmp_path / "none"), str(devices))  # a kernel without throttling

@@ -93,7 +93,7 @@ def test_variables_of_flags_and_lists() -> None:
     [
         (
             "data_rot: /x",
-            "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cdi_spec_dirs, cgroup_parent, data_root,",
+            "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cdi_spec_dirs, cgroup_parent, container_",
         ),
         ("drivers: {disk: x}", "unknown key 'drivers.disk' (from {file}); valid keys: drivers.log,"),
         ("registries: {a: {insecur: true}}", "unknown key 'registries.a.insecur' (from {file}); valid keys: ca,"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scow_runtime_native.failure import StageError
-from scow_runtime_native.users import User, look_up, read_inside, resolve
+from scow.errors import ScowError
+from scow.linux.users import User, look_up, read_inside, resolve
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -56,7 +56,7 @@ def test_added_groups_may_be_names_or_numbers() -> None:
     ],
 )
 def test_what_is_not_there_is_named(user: str, groups: tuple[str, ...], message: str) -> None:
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(ScowError, match=message):
         look_up(user, groups, PASSWD, GROUP)
 
 

@@ -40,7 +40,7 @@ INSTALLED = {
 
 
 @asynccontextmanager
-async def running_engine(root: Path) -> AsyncIterator[Engine]:
+async def running_engine(root: Path, **options: dict[str, Any]) -> AsyncIterator[Engine]:
     config = load(
         None,
         {},
@@ -49,6 +49,7 @@ async def running_engine(root: Path) -> AsyncIterator[Engine]:
             "run_root": str(root / "run"),
             "drivers.storage": "fake",
             "drivers.runtime": "fake",
+            **{f"options.{name}": value for name, value in options.items()},
         },
     )
     installed = {
@@ -340,3 +341,26 @@ def test_a_start_between_kill_and_removal_leaves_nothing_running(tmp_path: Path)
         assert runtime.known == set()
 
     with_engine(tmp_path, test)
+
+
+def test_runc_means_the_default_runtime_unless_one_is_called_so(tmp_path: Path) -> None:
+    async def chosen(root: Path, *asked: str, **options: dict[str, Any]) -> list[str]:
+        async with running_engine(root, **options) as engine:
+            await import_image(engine)
+            found = []
+            for name in asked:
+                id, _warnings = await engine.containers.create(request("true", runtime=name), "", "")
+                found.append(engine.containers.get(id).runtime)
+                await engine.containers.remove(id, force=True)
+            with pytest.raises(InvalidArgument, match="^unknown or invalid runtime name: nosuch$") as caught:
+                await engine.containers.create(request("true", runtime="nosuch"), "", "")
+            assert caught.value.hint is not None and "fake" in caught.value.hint
+            info = await engine.system.info()
+            found.append(" ".join(info["Runtimes"]))
+            return found
+
+    names = ("", "runc", "io.containerd.runc.v2")
+    assert asyncio.run(chosen(tmp_path / "a", *names)) == ["fake", "fake", "fake", "fake"]
+    named = {"runtime.runc": {"driver": "fake"}, "runtime.crun": {"driver": "fake"}}
+    found = asyncio.run(chosen(tmp_path / "b", *names, "crun", **named))
+    assert found == ["fake", "runc", "runc", "crun", "crun fake runc"]

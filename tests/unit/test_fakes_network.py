@@ -8,7 +8,7 @@ import pytest
 
 from scow.errors import Unavailable
 from scow.ports.network import Network
-from scow.testing.fakes_network import FakeNetworkDriver
+from scow.testing.fakes_network import FakeNetworkDriver, FakeShapingDriver
 from scow.testing.network import NetworkContract, endpoint
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ class TestFakeNetworkDriver(NetworkContract):
     @pytest.fixture
     def touches_kernel(self) -> bool:
         return False
+
+
+class TestFakeShapingDriver(TestFakeNetworkDriver):
+    @pytest.fixture
+    def make_driver(self) -> Callable[[], FakeNetworkDriver]:
+        return FakeShapingDriver
 
 
 def test_it_fails_once_as_told_and_lists_its_calls() -> None:

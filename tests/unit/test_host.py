@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from scow.errors import (
     DriverLoadError,
     DriverNotFound,
     DriverUnusable,
+    InvalidArgument,
     PluginError,
     Unavailable,
 )
@@ -172,3 +174,36 @@ def test_installed_plugins_are_found_with_their_distributions(config: Config) ->
     lines = PluginHost(config).report()
     assert ("storage", "overlay", "scow-storage-overlay") in {line[:3] for line in lines}
     assert owner(entry("x", "Volumes")) == "scow-test 1.2"
+
+
+def test_an_instance_is_its_driver_with_a_name_options_and_folders_of_its_own(config: Config) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "volume.fast": {"driver": "local", "size": 3},
+        "volume.local": {"size": 1},
+        "volume.odd": {"driver": "x"},
+    }
+    config = replace(config, options=options)
+    host = make(config, entry("local", "Volumes"))
+    assert host.names(VOLUME) == ["fast", "local"]
+    fast, local = host.driver(VOLUME, "fast"), host.driver(VOLUME, "local")
+    assert isinstance(fast, Volumes) and isinstance(local, Volumes)
+    assert (fast.context.name, fast.context.options, local.context.options) == ("fast", {"size": 3}, {"size": 1})
+    assert fast.context.state_dir != local.context.state_dir
+    assert [(line.name, line.distribution, line.state) for line in host.report()] == [
+        ("fast", "scow-test", "ready"),
+        ("local", "scow-test", "ready"),
+    ]
+    with pytest.raises(DriverNotFound, match="^no volume driver named 'x' for 'odd'; installed: fast, local$"):
+        host.driver(VOLUME, "odd")
+
+
+def test_an_instance_of_what_is_no_name_is_refused(config: Config) -> None:
+    config = replace(config, options={"volume.fast": {"driver": 3}})
+    with pytest.raises(InvalidArgument, match=r"^options.volume.fast.driver \(from default\): expected the name of a"):
+        make(config)
+
+
+def test_an_instance_may_have_the_name_of_another_driver(config: Config) -> None:
+    config = replace(config, options={"volume.nfs": {"driver": "local"}})
+    driver = make(config, entry("local", "Volumes"), entry("nfs", "Failing")).driver(VOLUME, "nfs")
+    assert isinstance(driver, Volumes) and driver.context.name == "nfs"

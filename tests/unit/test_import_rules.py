@@ -139,13 +139,14 @@ def test_the_engines_own_modules_import_no_driver_library() -> None:
 
 def child_modules() -> list[str]:
     from scow_runtime_native import NativeRuntime
+    from scow_runtime_oci import OciRuntime
 
-    return [NativeRuntime.child_module]
+    return [NativeRuntime.child_module, OciRuntime.child_module]
 
 
 def test_the_zygote_side_is_standard_library_only() -> None:
     loaded = loaded_by("scow.monitor.zygote", "scow.monitor.monitor", *child_modules())
-    allowed = ("scow", "scow.errors", "scow.linux", "scow.monitor", "scow_runtime_native")
+    allowed = ("scow", "scow.errors", "scow.linux", "scow.monitor", "scow_runtime_native", "scow_runtime_oci")
     foreign = {name for name in loaded if top(name) not in sys.stdlib_module_names and not within(name, *allowed[1:])}
     assert foreign - {"scow"} == set()
     assert {"asyncio", "sqlite3", "ssl", "logging", "threading", "dataclasses"} & loaded <= {"threading", "logging"}

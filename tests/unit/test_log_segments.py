@@ -181,3 +181,14 @@ def test_bytes_that_find_no_room_are_counted_and_told_as_a_gap(tmp_path: Path, m
     writer.close()
     told = b"scow: 1010 bytes of output are missing here: the filesystem of the log was full\n"
     assert payload(tmp_path) == b"before\n" + told + b"after\n"
+
+
+def test_gaps_that_follow_each_other_are_one(tmp_path: Path) -> None:
+    writer = seg.SegmentWriter(str(tmp_path), 1 << 20, 3)
+    writer.write(seg.STDOUT, b"before\n")
+    for lost in (1000, 10):
+        writer.write(seg.LOST, seg.GAP.pack(lost))
+    writer.write(seg.STDOUT, b"after\n")
+    writer.close()
+    told = b"scow: 1010 bytes of output are missing here: the filesystem of the log was full\n"
+    assert payload(tmp_path) == b"before\n" + told + b"after\n"

@@ -73,6 +73,7 @@ _FLAGS: list[Callable[[Any], Any]] = [
     text("--name", help="Assign a name to the container"),
     many("--net", hidden=True),
     many("--net-alias", hidden=True),
+    text("--net-rate", help="Limit network traffic: in=10mbit,out=1mbit, or one of them (Scow's own)", metavar="rates"),
     many("--network", help="Connect a container to a network", metavar="network"),
     many("--network-alias", help="Add network-scoped alias for the container"),
     flag("--no-healthcheck", help="Disable any container-specified HEALTHCHECK"),

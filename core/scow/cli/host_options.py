@@ -11,6 +11,7 @@ from scow.cli import mounts, sizes
 from scow.errors import InvalidArgument
 
 Flags = Mapping[str, Any]
+OWN_OPTIONS = {"net_rate": "net-rate"}  # by the flag's name
 _SYSCTLS = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
@@ -45,7 +46,7 @@ def host_config(flags: Flags, binds: list[str], port_bindings: Mapping[str, Any]
         "SecurityOpt": security,
         "Privileged": flags["privileged"],
         "ReadonlyRootfs": flags["read_only"],
-        "Annotations": sizes.pairs(flags["annotation"]),
+        "Annotations": {**sizes.pairs(flags["annotation"]), **_own_options(flags)},
         "Sysctls": _sysctls(flags["sysctl"]),
         "StorageOpt": sizes.pairs(flags["storage_opt"]),
         "ShmSize": sizes.size(flags["shm_size"]) if flags["shm_size"] else 0,
@@ -55,6 +56,11 @@ def host_config(flags: Flags, binds: list[str], port_bindings: Mapping[str, Any]
     }
     keep = ("MaskedPaths", "ReadonlyPaths")  # an empty list says something there
     return {key: value for key, value in config.items() if value or key in keep}
+
+
+def _own_options(flags: Flags) -> dict[str, str]:
+    """The flags that docker's command line does not have, as the annotations that stand for them."""
+    return {f"scow.{name}": flags[key] for key, name in OWN_OPTIONS.items() if flags[key] is not None}
 
 
 def resources(flags: Flags) -> dict[str, Any]:

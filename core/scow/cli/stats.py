@@ -1,4 +1,4 @@
-"""``scow stats``: one sample, or a table that is drawn anew twice a second."""
+"""``scow stats``: one sample, or a table that is drawn anew when there are new figures."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ COLUMNS = {
     "PIDs": "PIDS",
 }
 DEFAULT = "ID Name CPUPerc MemUsage MemPerc NetIO BlockIO PIDs"
-REDRAW_S = 0.5
 RELIST_S = 1.0
-_CLEAR = "\033[H\033[J"
+FIRST_S = 1.5  # until then a table is not drawn without the figures of all
+GATHER_S = 0.5
+_HOME, _TO_LINE_END, _TO_SCREEN_END = "\033[H", "\033[K", "\033[J"
 Sample = Mapping[str, Any]
 
 
@@ -84,31 +85,41 @@ def _live(context: Session, names: Callable[[], list[str]], draw: Callable[[list
     """Draw until interrupted; containers that come and go are followed."""
     samples: dict[str, Sample] = {}
     followed: dict[str, threading.Thread] = {}
+    news = threading.Event()
 
     def follow(name: str) -> None:
         try:
             response = context.another().open("GET", f"/containers/{path_of(name)}/stats", {"stream": "true"})
             for sample in response.messages():
                 samples[name] = sample
+                news.set()
         except ScowError:  # it is gone: its line goes too
             pass
         samples.pop(name, None)
+        news.set()
 
-    listed, wanted = 0.0, names()
+    begun, wanted = time.monotonic(), names()
     for name in wanted:
         context.client.get(f"/containers/{path_of(name)}/json")  # a name that does not exist is an error at once
     terminal = sys.stdout.isatty()
     while True:
-        if time.monotonic() - listed > RELIST_S:
-            wanted, listed = names(), time.monotonic()
         for name in wanted:
             if name not in followed or not followed[name].is_alive():
                 followed[name] = threading.Thread(target=follow, args=(name,), daemon=True)
                 followed[name].start()
-        text = draw([samples[name] for name in wanted if name in samples])
-        sys.stdout.write((_CLEAR if terminal else "") + text)
-        sys.stdout.flush()
-        time.sleep(REDRAW_S)
+        news.wait(RELIST_S)
+        news.clear()
+        if samples.keys() >= set(wanted) or time.monotonic() > begun + FIRST_S:
+            text = draw([samples[name] for name in wanted if name in samples])
+            sys.stdout.write(_in_place(text) if terminal else text)
+            sys.stdout.flush()
+            time.sleep(GATHER_S)
+        wanted = names()
+
+
+def _in_place(text: str) -> str:
+    """*text* over what the terminal shows, without a moment in which it shows nothing."""
+    return _HOME + text.replace("\n", f"{_TO_LINE_END}\n") + _TO_SCREEN_END
 
 
 def stats_row(sample: Sample, *, trunc: bool) -> dict[str, str]:

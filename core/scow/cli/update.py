@@ -33,22 +33,27 @@ from scow.errors import InvalidArgument, ScowError, Unavailable
 @text("-m", "--memory", help="Memory limit", metavar="bytes")
 @text("--memory-reservation", help="Memory soft limit", metavar="bytes")
 @text("--memory-swap", help="Limit of memory plus swap: '-1' to enable unlimited swap", metavar="bytes")
+@text("--net-rate", help="Limit network traffic: in=10mbit,out=off; a side that is not named stays", metavar="rates")
 @number("--pids-limit", help="Tune container pids limit (set -1 for unlimited)")
 @text("--restart", help="Restart policy to apply when a container exits")
 @objects("container")
 @click.pass_obj
-def update(context: Session, /, container: tuple[str, ...], restart: str | None, **flags: Any) -> int:
+def update(
+    context: Session, /, container: tuple[str, ...], restart: str | None, net_rate: str | None, **flags: Any
+) -> int:
     """Update configuration of one or more containers."""
     body = {key: value for key, value in resources(flags).items() if value is not None}
     if restart:
         body["RestartPolicy"] = restart_policy(restart)
-    if not body:
+    if not body and net_rate is None:
         raise InvalidArgument("you must provide one or more flags when using this command")
     failed = 0
     warnings: list[str] = []
     for name in container:
         try:
-            answer = context.client.post(f"/containers/{path_of(name)}/update", body) or {}
+            answer = context.client.post(f"/containers/{path_of(name)}/update", body) if body else None
+            if net_rate is not None:
+                context.client.post(f"/scow/v1/containers/{path_of(name)}/net-rate", {"Rate": net_rate})
         except Unavailable:
             raise
         except ScowError as error:
@@ -56,7 +61,7 @@ def update(context: Session, /, container: tuple[str, ...], restart: str | None,
             failed = 1
         else:
             write(name)
-            warnings += answer.get("Warnings") or []
+            warnings += (answer or {}).get("Warnings") or []
     for warning in warnings:
         note(f"WARNING: {warning}")
     return failed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from scow.engine import container_list, logs
+from scow.engine import container_list, logs, net_rate
 from scow.engine.create import create, name_conflict
 from scow.engine.detach import parse_keys
 from scow.engine.id_ranges import IdRanges
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from scow.engine.volumes import Volumes
     from scow.engine.zygote import Zygote
     from scow.events import Events
+    from scow.ports.network import Rates
     from scow.state import State
     from scow.types import CreateRequest, Resources, RestartPolicy
 
@@ -308,6 +309,10 @@ class Containers:
         from scow.engine.update import update
 
         return await update(self, self.live(ref), resources, policy)
+
+    async def set_net_rate(self, ref: str, text: str) -> Rates:
+        """The sides that *text* names (``in=10mbit``) have those rates, at once and after restarts; answers both."""
+        return await net_rate.change(self, self.live(ref), text)
 
     # ------------------------------------------------------------------ for the modules of this package
 

@@ -7,11 +7,12 @@ import os
 import shutil
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from scow.engine import device_requests, spec
+from scow.engine import device_requests, net_rate, spec
 from scow.engine.merge import command, merge
 from scow.engine.model import Container, EndpointRecord
 from scow.engine.mounts import mount_points
@@ -24,6 +25,7 @@ from scow.engine.signals import parse_signal
 from scow.engine.userns import give_ids
 from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
+from scow.options import check_allowed, resolve
 from scow.ports import LOG, RUNTIME, STORAGE
 from scow.state import CloseIntent, OpenIntent
 
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from scow.engine.containers import Containers
     from scow.engine.model import Image, MountPoint
     from scow.engine.timeline import Timeline
+    from scow.options import Resolved
     from scow.types import ContainerConfig, CreateRequest, HostConfig
 
 INTENT = "create"
-OPTION_PREFIX = "scow."
+RUNC_NAMES = ("runc", "io.containerd.runc.v2")
 DEFAULT_SHM_BYTES = 64 << 20
 MINIMUM_MEMORY_BYTES = 6 << 20
 
@@ -81,7 +84,7 @@ async def _record(
     elif not config.hostname and host.network_mode != "host" and not host.uts_mode:
         config.hostname = id[:12]
     path, args = command(config)
-    _check_options(request)
+    resolved = _options(containers, request, host)
     warnings = spec.validate(config, host)
     if host.device_requests:
         await asyncio.to_thread(device_requests.check, host.device_requests, containers.config.cdi_spec_dirs)
@@ -94,6 +97,7 @@ async def _record(
     points, more = mount_points(config, host, containers.get)
     await _check_drivers(containers, host)
     endpoints = _endpoints(request, host)
+    options = await net_rate.of_new(containers, host.network_mode, endpoints, resolved)
     ids = await give_ids(containers, id, host, points)
     record = Container(
         id=id,
@@ -113,6 +117,7 @@ async def _record(
         ids=ids,
         mounts=tuple(points),
         endpoints=endpoints,
+        options=replace(options, userns=host.userns_mode),  # as `give_ids` left it
     )
     return record, warnings + more
 
@@ -120,7 +125,7 @@ async def _record(
 def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     host = msgspec.convert(msgspec.to_builtins(given), type(given))
     drivers = containers.config.drivers
-    host.runtime = host.runtime if host.runtime not in ("", "runc", "io.containerd.runc.v2") else drivers["runtime"]
+    host.runtime = _runtime(containers, host.runtime)
     host.network_mode = host.network_mode if host.network_mode not in ("", "default") else "bridge"
     if not host.log_config.type:
         host.log_config.type = drivers["log"]
@@ -139,11 +144,30 @@ def _with_defaults(containers: Containers, given: HostConfig) -> HostConfig:
     return host
 
 
-def _check_options(request: CreateRequest) -> None:
-    """Raises `InvalidArgument` for a ``scow.`` option of the request that there is not (DESIGN: none is ignored)."""
-    for name in (*request.host_config.annotations, *request.labels):
-        if name.startswith(OPTION_PREFIX):
-            raise InvalidArgument(f"unknown option {name!r}", hint="this version of Scow has no options of its own")
+def _runtime(containers: Containers, asked: str) -> str:
+    """The runtime that a client means by *asked*: ``runc``, and containerd's name for it, is the default one unless the
+    engine has a runtime of that name: clients send it who read it in Docker's ``info``. Raises `InvalidArgument`."""
+    host = containers.drivers.host
+    names = host.names(RUNTIME)
+    default = containers.config.drivers["runtime"]
+    if asked in names or (RUNTIME.name, asked) in host.instances:
+        return asked
+    if asked in RUNC_NAMES:
+        return "runc" if "runc" in names else default
+    if not asked:
+        return default
+    raise InvalidArgument(f"unknown or invalid runtime name: {asked}", hint=f"there are: {', '.join(names)}")
+
+
+def _options(containers: Containers, request: CreateRequest, host: HostConfig) -> Resolved:
+    """Scow's own options of *request*. *host* has them afterwards, and counts more where Docker has a field, too."""
+    config = containers.config
+    if host.userns_mode:
+        check_allowed("userns", config.request_options)
+    resolved = resolve(host.annotations, request.labels, config.container_options, config.request_options)
+    host.annotations = {**host.annotations, **resolved.asked}
+    host.userns_mode = host.userns_mode or resolved.options.userns
+    return resolved
 
 
 def _share_names(containers: Containers, config: ContainerConfig, host: HostConfig) -> None:

@@ -12,14 +12,14 @@ import contextlib
 import logging
 import os
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from scow.engine import device_requests, spec, userns
+from scow.engine import device_requests, net_rate, spec, userns
 from scow.engine.container_files import write_files
 from scow.engine.monitor_connection import ProcessId
 from scow.engine.names import new_id
@@ -32,6 +32,7 @@ from scow.ports import LOG, NETWORK, RUNTIME, STORAGE
 from scow.ports.network import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from scow.engine.containers import Containers
@@ -74,7 +75,7 @@ class Launch:
                 await asyncio.gather(spawned, return_exceptions=True)
                 raise
             monitor = await spawned
-            with self._timeline.step("namespaces and cgroups", record.runtime, "clone"):
+            with self._timeline.step("namespaces and cgroups", record.runtime, "clone"), _of_the_task():
                 init = await self._create(monitor, plan)
             begun = time.perf_counter()
             try:
@@ -86,11 +87,8 @@ class Launch:
                     await asyncio.wait_for(monitor.ready(), _LAST_WORDS_S)
                 raise
             begun = time.perf_counter()
-            try:
+            with _of_the_task():
                 init = await monitor.start()  # executed as soon as the root is ready, without a turn through here
-            except (CannotRun, CommandNotFound) as error:
-                error.message = f"failed to create task for container: {error.message}"
-                raise
             self._tell_start(begun, monitor.ready_at)
             self._containers.follow(live, monitor)
             undo.pop_all()
@@ -196,7 +194,7 @@ class Launch:
         """Publishes each port on the first host port of its range that is free."""
         driver = network.driver
         loaded = await self._containers.drivers.driver(NETWORK, driver)
-        sandbox = loaded.sandbox
+        sandbox, rates = loaded.sandbox, self._record.options.net_rate
         netns = f"/proc/{pid}/ns/net" if sandbox == "new" else ""
         ranges = bindings(self._record.config, self._record.host_config) if sandbox == "new" else []
         tries = max((len(choices) for _, choices in ranges), default=1)
@@ -208,7 +206,7 @@ class Launch:
                     NETWORK,
                     driver,
                     "attach",
-                    partial(_attach_one, network=network, endpoint=endpoint, netns=netns),
+                    partial(net_rate.attach, network=network, endpoint=endpoint, netns=netns, wanted=rates),
                     undo=partial(loaded.detach, network),
                 )
             except Conflict:
@@ -311,12 +309,18 @@ def _tell(containers: Containers, action: str, network_id: str, container_id: st
     containers.events.post("network", action, network.id, attributes)
 
 
-def _attach_one(driver: NetworkDriver, network: Network, endpoint: Endpoint, netns: str) -> Attachment:
-    return driver.attach(network, endpoint, netns)
-
-
 def _detach_one(driver: NetworkDriver, network: Network, attachment: Attachment) -> None:
     driver.detach(network, attachment)
+
+
+@contextmanager
+def _of_the_task() -> Iterator[None]:
+    """A program that cannot be run is told in Docker's words, by which its command line knows the exit code."""
+    try:
+        yield
+    except (CannotRun, CommandNotFound) as error:
+        error.message = f"failed to create task for container: {error.message}"
+        raise
 
 
 def _shown(endpoints: dict[str, EndpointRecord]) -> str:

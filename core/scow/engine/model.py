@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from scow.engine.id_ranges import IdRange
+from scow.options import Options
 from scow.ports.network import Attachment, Network
 from scow.types import ContainerConfig, CreateRequest, EndpointConfig, ExecRequest, HostConfig, ImageConfig
 
@@ -73,7 +74,7 @@ class EndpointRecord(msgspec.Struct, kw_only=True, frozen=True):
 
 class Container(msgspec.Struct, kw_only=True, frozen=True):
     """A container. *request* is the create request as it was sent; *config* is that merged with the image's; *ids* are
-    those of its user namespace, None with the host's."""
+    those of its user namespace, None with the host's; *options* are Scow's own as they hold now."""
 
     id: str
     name: str
@@ -93,6 +94,7 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
     mounts: tuple[MountPoint, ...] = ()
     endpoints: dict[str, EndpointRecord] = {}
     state: ContainerState = ContainerState()
+    options: Options = Options()
 
 
 class Image(msgspec.Struct, kw_only=True, frozen=True):

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from scow.engine import create, restart_policy
+from scow.engine import create, net_rate, restart_policy
 from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
 from scow.engine.lifecycle import MONITOR_LOST, lost
 from scow.engine.model import ContainerState
 from scow.engine.monitor_connection import MonitorConnection, forget_socket
 from scow.engine.remove import auto_remove
-from scow.errors import ScowError
+from scow.errors import PluginError, ScowError
 from scow.ports import RUNTIME, STORAGE
 from scow.state import CloseIntent
 
@@ -110,7 +110,10 @@ class Reconcile:
             await self._containers.save(live, msgspec.structs.replace(record, state=state))
             self._repaired.append(f"container {record.id[:12]} had been started just before the end")
         monitor.directory = containers.directory(record.id)
-        monitor.module = (await containers.drivers.driver(RUNTIME, record.runtime)).child_module
+        try:
+            monitor.module = (await containers.drivers.driver(RUNTIME, record.runtime)).child_module
+        except PluginError as error:  # it runs on; what needs its runtime says so again
+            log.error("container %s: %s", record.id[:12], error)
         await hold_volumes(self._containers, live.record)
         self._adopt_execs(live, running)
         containers.follow(live, monitor)
@@ -138,6 +141,12 @@ class Reconcile:
             if endpoint.attachment is not None
         ]
         self._repaired += await self._containers.networks.restore(attachments)
+        for live in self._containers.all_live():
+            if live.monitor is not None and live.record.options.net_rate.limited:
+                try:
+                    await net_rate.hold(self._containers, live.record, live.record.options.net_rate)
+                except ScowError as error:
+                    self._repaired.append(f"container {live.record.id[:12]}: its net-rate is not held: {error}")
 
     async def _finish(self, live: Live) -> None:
         """A container that is said to run but has no monitor has ended: by its exit record, or it was lost."""
@@ -168,17 +177,32 @@ class Reconcile:
             if not snapshot.committed and _CONTAINER_KEY.fullmatch(key) and key not in known:
                 await drivers.call(STORAGE, storage, "remove", partial(_remove, key=key))
                 self._repaired.append(f"the root of unknown container {key[:12]} is removed")
-        runtime = containers.config.drivers["runtime"]
-        for id in await drivers.call(RUNTIME, runtime, "list", lambda d: d.list()):
-            live = None if id not in known else containers.live(id)
-            if live is None or live.monitor is None:
-                await drivers.call(RUNTIME, runtime, "delete", partial(_delete, id=id))
-                self._repaired.append(f"the cgroup of {id[:12]} is removed")
+        await self._sweep_runtimes(known)
         folder = containers.config.data_root / "containers"
         for entry in await asyncio.to_thread(os.listdir, folder):
             if entry not in known:
                 await asyncio.to_thread(shutil.rmtree, folder / entry)
                 self._repaired.append(f"the folder of unknown container {entry[:12]} is removed")
+
+    async def _sweep_runtimes(self, known: set[str]) -> None:
+        """No cgroup is left of unknown and ended containers, with the default runtime or any other that has some."""
+        containers, drivers = self._containers, self._containers.drivers
+        default = containers.config.drivers["runtime"]
+        others = {name for kind, name in drivers.host.instances if kind == RUNTIME.name}
+        others |= {record.runtime for record in containers.records()}
+        for runtime in (default, *sorted(others - {default})):
+            try:
+                found = await drivers.call(RUNTIME, runtime, "list", lambda d: d.list())
+            except PluginError as error:
+                if runtime == default:
+                    raise
+                log.info("runtime %r: %s", runtime, error)
+                continue
+            for id in found:
+                live = None if id not in known else containers.live(id)
+                if live is None or live.monitor is None:
+                    await drivers.call(RUNTIME, runtime, "delete", partial(_delete, id=id))
+                    self._repaired.append(f"the cgroup of {id[:12]} is removed")
 
 
 def _remove(driver: StorageDriver, key: str) -> None:

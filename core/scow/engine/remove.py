@@ -68,14 +68,15 @@ async def _remove_locked(containers: Containers, live: Live, volumes: bool) -> N
     await containers.state.commit(Delete(KIND, record.id))
     containers.forget(live)
     containers.ids.release(record.id)
-    for session in live.sessions:
-        session.abort()
-    live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
-    containers.tell(live, "destroy")
-    if volumes:
-        for point in record.mounts:
+    try:
+        for point in record.mounts if volumes else ():
             if point.anonymous:
                 await _remove_volume(containers, point.name)
+    finally:  # who waits for the removal finds no volume either (moby: daemon/delete.go)
+        for session in live.sessions:
+            session.abort()
+        live.resolve(("removed", "not-running", "next-exit"), WaitResult(record.state.exit_code))
+        containers.tell(live, "destroy")
 
 
 def _remove_tree(directory: object) -> None:

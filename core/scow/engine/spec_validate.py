@@ -12,6 +12,7 @@ from scow.engine.resource_checks import check_resources
 from scow.engine.spec_resources import parse_device_rule, resources
 from scow.engine.spec_security import normalize, parse_options, parse_profile
 from scow.errors import InvalidArgument, Unsupported
+from scow.options import USERNS_MODES
 
 if TYPE_CHECKING:
     from scow.engine.host_limits import HostLimits
@@ -76,7 +77,7 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         ("IPC", host.ipc_mode, ("", "host", "private", "shareable", "none")),
         ("UTS", host.uts_mode, ("", "host")),
         ("cgroup namespace", host.cgroupns_mode, ("", "host", "private")),
-        ("userns", host.userns_mode, ("", "host", "auto")),
+        ("userns", host.userns_mode, USERNS_MODES),
     ):
         other = what in ("PID", "IPC") and mode.startswith("container:") and len(mode) > len("container:")
         if mode not in known and not other:

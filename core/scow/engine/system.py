@@ -99,7 +99,7 @@ class System:
             "CgroupDriver": runtime.cgroup_driver,
             "CgroupVersion": "1" if runtime.cgroup_version == "hybrid" else runtime.cgroup_version,
             "SecurityOptions": list(runtime.security_options),
-            "Runtimes": {name: {"path": name} for name in engine.host.names(RUNTIME)},
+            "Runtimes": await self._runtimes(),
             "DefaultRuntime": config.drivers[RUNTIME.name],
             "Warnings": [
                 *warnings,
@@ -109,15 +109,25 @@ class System:
             ],
         }
 
-    async def _runtime(self) -> RuntimeInfo:
+    async def _runtime(self, name: str | None = None) -> RuntimeInfo:
         """What the runtime says of itself; empty where it cannot serve (``info`` must answer all the same)."""
         try:
-            return await self._engine.host.call(RUNTIME, None, self._runtime_info)
+            return await self._engine.host.call(RUNTIME, name, self._runtime_info, name)
         except ScowError:
             return RuntimeInfo("", "", "none")
 
-    def _runtime_info(self) -> RuntimeInfo:
-        return self._engine.host.driver(RUNTIME).info()
+    def _runtime_info(self, name: str | None = None) -> RuntimeInfo:
+        return self._engine.host.driver(RUNTIME, name).info()
+
+    async def _runtimes(self) -> Json:
+        """Every runtime with the path of its program; of those that are installed and were not asked for, the name."""
+        host = self._engine.host
+        chosen = {*host.drivers(RUNTIME), *(name for kind, name in host.instances if kind == "runtime")}
+        found = {}
+        for name in host.names(RUNTIME):
+            info = await self._runtime(name) if name in chosen else None
+            found[name] = {"path": (info.path if info else "") or name}
+        return found
 
     async def _storage_status(self) -> tuple[list[list[str]], list[str]]:
         """The storage driver's rows, or a warning that says why there are none."""

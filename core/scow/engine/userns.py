@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from scow.engine.spec import joins
 from scow.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from scow.options import USERNS_MODES
 from scow.ports import RUNTIME
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def choose(containers: Containers, host: HostConfig) -> tuple[str, Container | N
     Raises `InvalidArgument` for what a container with a user namespace cannot have, in Docker's words.
     """
     asked = host.userns_mode
-    if asked not in ("", "host", AUTO):
+    if asked not in USERNS_MODES:
         raise InvalidArgument(f"invalid userns mode: {asked}", hint="use auto or host")
     mode = asked or containers.config.userns
     others = list(_others(containers, host)) if mode == AUTO else []

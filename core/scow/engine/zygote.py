@@ -56,9 +56,12 @@ class Zygote:
     async def spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
         """A monitor for the container of *directory*, connected and listening for further connections.
 
-        *module* is its runtime's ``child_module``, one of `modules`. A zygote that dies meanwhile is replaced once: a
-        monitor that it may have forked already ends by itself, as nobody is connected to it.
+        *module* is its runtime's ``child_module``; for the first container of a runtime, whose module is none of
+        `modules`, the zygote is replaced by one that has imported that too. A zygote that dies meanwhile is replaced
+        once: a monitor that it may have forked already ends by itself, as nobody is connected to it.
         """
+        if module not in self.modules:
+            await self._extend(module)
         try:
             return await self._spawn(container_id, directory, module)
         except Unavailable:
@@ -109,6 +112,13 @@ class Zygote:
                 await asyncio.to_thread(process.wait)
 
     # -- its process
+
+    async def _extend(self, module: str) -> None:
+        """The next zygote imports *module* too; monitors live on, and a start that waits is asked for again."""
+        async with self._starting:
+            if module not in self.modules:
+                self.modules = (*self.modules, module)
+                self._lost(expected=True)
 
     async def _ensure(self) -> None:
         if self._sock is not None:
@@ -254,13 +264,13 @@ class Zygote:
                 else:
                     future.set_result(message["ok"])
 
-    def _lost(self) -> None:
+    def _lost(self, *, expected: bool = False) -> None:
         """The zygote is gone, or is to go."""
         if self._sock is not None:
             asyncio.get_running_loop().remove_reader(self._sock.fileno())
             self._sock.close()
             self._sock = None
-        if self._process is not None and self._process.poll() is None and not self._closed:
+        if self._process is not None and self._process.poll() is None and not (self._closed or expected):
             log.warning("the zygote %s closed its socket", self._process.pid)
         gone: ScowError = Unavailable("the zygote ended")
         waiting = [*self._pending.values(), *([self._hello] if self._hello else [])]

@@ -285,6 +285,31 @@ def _split_lower(value: str) -> list[str]:
     return [part.replace("\1", ":").replace("\0", "\\") for part in marked.split(":")]
 
 
+def open_elsewhere(namespace: str, source: str, flags: int) -> int:
+    """A copy, open_tree(2), of the mount at *source* of another mount namespace, which is *namespace* in /proc: only
+    from inside it may one be taken. The working directory is the root afterwards. Single-threaded callers only.
+
+    A container may have put /proc/<pid>/root and its like in the way, which only we may follow: those are refused.
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sys.setns(other, sys.CLONE_NEWNS)
+        finally:
+            os.close(other)
+        try:
+            found = sys.openat2(sys.AT_FDCWD, source, os.O_PATH, resolve=sys.RESOLVE_NO_MAGICLINKS)
+            try:
+                return sys.open_tree(found, "", flags | sys.AT_EMPTY_PATH)
+            finally:
+                os.close(found)
+        finally:
+            sys.setns(own, sys.CLONE_NEWNS)
+    finally:
+        os.close(own)
+
+
 def umount_below(path: str) -> int:
     """Nothing is mounted at *path* or below it any more (lazily); answers how many mounts that took away.
 
@@ -301,6 +326,14 @@ def umount_below(path: str) -> int:
             if error.errno not in (errno.EINVAL, errno.ENOENT):  # went with its parent
                 raise
     return len(found)
+
+
+def mount_point_of(path: str) -> str:
+    """Where the mount that *path* lies on is mounted (realpath; what is mounted over it later does not count)."""
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        points = {_unescape(line.split(" ", 5)[4]) for line in lines}
+    return max((p for p in points if real == p or real.startswith(p.rstrip("/") + "/")), key=len)
 
 
 def _unescape(point: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from scow.errors import ScowError
 from scow.monitor import loop as ev
 from scow.monitor.process import Failure, Process
+from scow.monitor.requests import is_indirect
 from scow.monitor.streams import Stdio
 
 KEPT = 128  # how many ended execs are remembered; a health check makes one every few seconds
@@ -19,9 +20,18 @@ class Exec:
     """One exec: its process is made by ``exec_create`` and sets itself up, its program is run by ``exec_start``; it is
     known until it is one of too many that ended."""
 
-    def __init__(self, loop: ev.Loop, exec_id: str, request: dict[str, Any], scowd_lives: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        loop: ev.Loop,
+        exec_id: str,
+        request: dict[str, Any],
+        scowd_lives: Callable[[], bool],
+        child: Any,
+        init_pid: int,
+    ) -> None:
         self.exec_id = exec_id
         self.request = request
+        self._child, self._init_pid = child, init_pid
         self.stdio = Stdio(loop, once=True, scowd_lives=scowd_lives)
         self.process = Process(loop, self.stdio, self)
         self.begun = False
@@ -29,26 +39,37 @@ class Exec:
         self._answer: Callable[[Failure | None], None] | None = None  # of exec_start
         self.on_ended: Callable[[Exec], None] | None = None
 
-    def spawn(self, child: Any, init_pid: int) -> None:
-        """Its process sets itself up; `start` tells what the child module raised."""
-        plan, tty = self.request["plan"], bool(self.request.get("tty"))
-        try:
-            self.process.spawn(
-                lambda ends: child.start_exec(plan, init_pid, ends, tty), tty, bool(self.request.get("open_stdin"))
-            )
-        except (OSError, ScowError) as error:
-            self.failure = {"message": str(error), "kind": "setup", "errno": getattr(error, "errno", None) or 0}
+    def prepare(self) -> None:
+        """Its process sets itself up, but for an indirect one, whose program may run at once (`scow.ports.runtime`);
+        `start` tells what the child module raised."""
+        if not is_indirect(self._child):
+            self._spawn()
 
     def start(self, answer: Callable[[Failure | None], None]) -> None:
         """Its program runs as soon as it is set up; *answer* is told."""
         self.begun = True
         self._answer = answer
+        if is_indirect(self._child):
+            self._spawn()
         if self.failure:
             self._tell(self.failure)
         if self.process.state == "ended":
             self._retire()
         else:
             self.process.begin()
+
+    def _spawn(self) -> None:
+        request, child = self.request, self._child
+        plan, tty = request["plan"], bool(request.get("tty"))
+        try:
+            self.process.spawn(
+                lambda ends: child.start_exec(plan, self._init_pid, ends, tty),
+                tty,
+                bool(request.get("open_stdin")),
+                is_indirect(child),
+            )
+        except (OSError, ScowError) as error:
+            self.failure = {"message": str(error), "kind": "setup", "errno": getattr(error, "errno", None) or 0}
 
     def drop(self) -> None:
         """It is not wanted: its process ends, its clients' sockets are closed."""

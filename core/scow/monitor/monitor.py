@@ -25,8 +25,9 @@ from scow.monitor.execs import Exec, Execs
 from scow.monitor.hooks import Hooks
 from scow.monitor.process import Failure, Process
 from scow.monitor.protocol import VERSION, Message, start_ticks
-from scow.monitor.requests import Refused, answerer, child_module, discard_prepared, set_size
+from scow.monitor.requests import Refused, answerer, child_module, discard_prepared, is_indirect, set_size
 from scow.monitor.segments import SegmentWriter
+from scow.monitor.strays import Strays
 from scow.monitor.streams import Stdio
 
 _EXECS_GRACE_S = 2.0  # a killed exec that does not go (uninterruptible sleep) must not hold the exit record back
@@ -55,7 +56,8 @@ class Monitor:
         self._exit_record = ""
         self._record: dict[str, Any] | None = None
         self._failure: Failure | None = None
-        self._start_answer: Callable[[Failure | None], None] | None = None
+        self._answers: dict[str, Callable[[Failure | None], None]] = {}  # to create and start, given later
+        self._strays: Strays | None = None
         self._ticks = start_ticks(os.getpid())
         self.loop.watch(listener.fileno(), ev.IN, self._accept)
 
@@ -141,7 +143,7 @@ class Monitor:
             "execs": self.execs.states(),
         }
 
-    def _create(self, _connection: Connection, message: Message) -> Message:
+    def _create(self, connection: Connection, message: Message) -> Message | None:
         if self.process.state != "new":
             raise Refused(f"container {self.id[:12]} is {self.process.state} already", "conflict")
         self._plan = message["plan"]
@@ -156,19 +158,27 @@ class Monitor:
         tty = bool(message.get("tty"))
         if self._plan.get("hooks"):
             self._hooks = Hooks(self.loop, self.process, self, self._plan)
-        self.process.spawn(lambda ends: self._child.create(self._plan, ends, tty), tty, bool(message.get("open_stdin")))
+        indirect = is_indirect(self._child)
+        if indirect:
+            self._strays = Strays(self.loop, self._processes)
+        self.process.spawn(
+            lambda ends: self._child.create(self._plan, ends, tty), tty, bool(message.get("open_stdin")), indirect
+        )
         log = message.get("log") or {}
         if log.get("max_files"):  # after the clone: the container's root is made meanwhile
             self.stdio.log = SegmentWriter(log["directory"], int(log["max_bytes"]), int(log["max_files"]))
         self.status = "created"
+        if indirect:  # answered when it is known which process it is
+            self._answers["create"] = answerer(connection, message.get("seq"), self.process.identity)
+            return None
         return self.process.identity()
 
     def _start(self, connection: Connection, message: Message) -> None:
         if self._failure:
             raise Refused(self._failure["message"], self._failure["kind"])
-        if self.status not in ("created", "ready") or self._start_answer:
+        if self.status not in ("created", "ready") or "start" in self._answers:
             raise Refused(f"container {self.id[:12]} is {self.status}, it cannot be started", "conflict")
-        self._start_answer = answerer(connection, message.get("seq"), self.process.identity)
+        self._answers["start"] = answerer(connection, message.get("seq"), self.process.identity)
         self.process.begin()
 
     def _cancel(self, _connection: Connection, _message: Message) -> Message:
@@ -204,10 +214,10 @@ class Monitor:
         if self.execs.state(exec_id):
             raise Refused(f"exec {exec_id[:12]} exists already", "conflict")
         child = child_module(message.get("module") or self._module)
-        exec = Exec(self.loop, exec_id, message, self._scowd_lives)
+        exec = Exec(self.loop, exec_id, message, self._scowd_lives, child, self.process.pid)
         set_size(exec.stdio, message.get("size"))
         exec.on_ended = self._exec_ended
-        exec.spawn(child, self.process.pid)
+        exec.prepare()
         self.execs.add(exec)
         return {}
 
@@ -253,17 +263,22 @@ class Monitor:
     def _stdio(self, message: Message) -> Stdio:
         return self._exec(message).stdio if message.get("exec_id") else self.stdio
 
+    def _processes(self) -> list[Process]:
+        """Those of the container that are not reaped: its init and its execs."""
+        return [process for process in (self.process, *(e.process for e in self.execs.running())) if process.alive]
+
     # -- what happens to the container (Observer of its process)
 
     def ready(self) -> None:
         """The container is set up."""
         self.status = "ready"
+        self._answer("create", None)
         self._broadcast({"event": "ready"})
 
     def started(self) -> None:
         """The container runs."""
         self.status = "running"
-        self._tell_start(None)
+        self._answer("start", None)
         self._broadcast({"event": "started"})
         keep = getattr(self._child, "kept", None)
         if keep:
@@ -274,7 +289,8 @@ class Monitor:
         """The container will not run."""
         self.status = "failed"
         self._failure = failure
-        self._tell_start(failure)
+        self._answer("create", failure)
+        self._answer("start", failure)
         self._broadcast({"event": "failed", "error": failure})
 
     def ended(self, exit_code: int, signal_number: int) -> None:
@@ -354,8 +370,8 @@ class Monitor:
             except FileNotFoundError:
                 pass
 
-    def _tell_start(self, failure: Failure | None) -> None:
-        answer, self._start_answer = self._start_answer, None
+    def _answer(self, operation: str, failure: Failure | None) -> None:
+        answer = self._answers.pop(operation, None)
         if answer:
             answer(failure)
 

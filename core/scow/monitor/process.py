@@ -51,10 +51,15 @@ class Observer(Protocol):
 
 
 class Process:
-    """A child of the monitor. States: new, created, ready, running, failed, ended."""
+    """A child of the monitor. States: new, created, ready, running, failed, ended.
+
+    An *indirect* one is made by another child, its maker, which names it when it is ready (`scow.ports.runtime`): `pid`
+    is the maker's until then.
+    """
 
     def __init__(self, loop: ev.Loop, stdio: Stdio, observer: Observer) -> None:
         self.stdio = stdio
+        self.indirect = False
         self.state = "new"
         self.pid = 0
         self.start_ticks = 0
@@ -70,10 +75,16 @@ class Process:
         self._birth: Birth | None = None
         self._status = b""
         self._begun = False
+        self._over = False
 
-    def spawn(self, fork: Callable[[tuple[int, int, int]], Spawned], tty: bool, open_stdin: bool) -> None:
+    def spawn(
+        self, fork: Callable[[tuple[int, int, int]], Spawned], tty: bool, open_stdin: bool, indirect: bool = False
+    ) -> None:
         """The process exists and sets itself up. Raises what *fork* raises; it has ended then, as its streams have."""
+        self.indirect = indirect
         ends = self.stdio.open(tty, open_stdin)
+        if indirect:
+            self.stdio.hold()
         monitor = os.getpid()
         try:
             spawned = fork(ends)
@@ -151,20 +162,34 @@ class Process:
         self._close_start()
 
     def kill(self, signum: int) -> bool:
-        """It got the signal; False where it is not there (any more). It is not reaped yet, so the pid is its own."""
+        """It got the signal; False where it is not there (any more). It is not reaped yet, so the pid is its own. An
+        indirect one that is still being made is cancelled, whatever the signal."""
         if self.state not in ("created", "ready", "running"):
             return False
+        if self.unnamed:
+            self.cancel()
+            return True
         os.kill(self.pid, signum)
         return True
-
-    def identity(self) -> dict[str, int]:
-        """Who it is now: an exec is another process once its program runs."""
-        return {"pid": self.pid, "start_ticks": self.start_ticks}
 
     @property
     def alive(self) -> bool:
         """Whether it is there and not reaped."""
         return self._pidfd >= 0
+
+    def identity(self) -> dict[str, int]:
+        """``pid`` and ``start_ticks`` of now: an exec is another process once its program runs."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks}
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it is being made by a maker that has not named it yet: any child of the monitor may be it."""
+        return self.indirect and self.state == "created"
+
+    def reap(self) -> bool:
+        """It has ended: what `Observer.ended` tells follows. False where its maker is still to say how it started."""
+        self._ended(0)
+        return not self.alive
 
     def _status_ready(self, _events: int) -> None:
         try:
@@ -182,6 +207,8 @@ class Process:
             self.observer.started()
         else:
             self._fail({"message": "the process ended before its program was started", "kind": "setup"})
+        if self._over:
+            self._ended(0)
 
     def _take_lines(self) -> None:
         """What the process reports. In a container that may trace it others may have a hand in that: what makes no
@@ -191,7 +218,7 @@ class Process:
             report = _report(line)
             if report.get("ready"):
                 if self.state == "created":
-                    self._ready(report.get("console_fd"))
+                    self._ready(report.get("console_fd"), report.get("pid"))
             elif "hooks" in report and self.on_pause:
                 self.on_pause()
             else:
@@ -200,17 +227,35 @@ class Process:
             self._status = b""
             self._fail(_failure({}))
 
-    def _ready(self, console_fd: int | None) -> None:
-        """It is set up. *console_fd* is where it holds the master of a terminal that it made in its own devpts."""
+    def _ready(self, console_fd: int | None, pid: int | None) -> None:
+        """It is set up. *console_fd* is where it (its maker) holds the master of a terminal that it made in its own
+        devpts, *pid* what an indirect process is."""
         try:
             self.stdio.terminal_ready(-1 if console_fd is None else syscalls.pidfd_getfd(self._pidfd, console_fd))
         except OSError as error:
             self._fail({"message": f"terminal: {error}", "kind": "setup", "errno": error.errno or 0})
             return
+        if self.indirect and not self._adopt(pid or 0):
+            return
         self.state = "ready"
         self.observer.ready()
         if self._begun:
             self.begin()
+
+    def _adopt(self, pid: int) -> bool:
+        """The process is *pid*, an orphan that is the monitor's child now; its maker is one stray child more."""
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            self._fail({"message": f"process {pid} is no child of the monitor", "kind": "setup", "errno": error.errno})
+            return False
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self.pid, self.start_ticks, self._pidfd = pid, start_ticks(pid), pidfd
+        self._loop.watch(pidfd, ev.IN, self._ended)
+        self.stdio.release()
+        return True
 
     def _fail(self, failure: Failure) -> None:
         if self.state not in ("failed", "ended"):
@@ -225,9 +270,13 @@ class Process:
             self._status_ready(0)
             if (self._status_fd, self.state) == before:
                 break
-        if self.pid != pid or self._follow_born():
+        if self.pid != pid or not self.alive or self._follow_born():
+            return  # it was the maker that ended, or a helper; or a status line told of the end, and that was seen to
+        self._loop.unwatch(self._pidfd)
+        if self.indirect and self._begun and self.state == "ready":
+            self._over = True  # a short program is over before its maker says that it was started
             return
-        code = os.waitstatus_to_exitcode(self._reap(self.pid, self._pidfd))
+        code = os.waitstatus_to_exitcode(self._reap(pid, self._pidfd))
         self._pidfd = -1
         self.exit_code, self.signal = (code, 0) if code >= 0 else (128 - code, -code)
         if self._status_fd >= 0:  # a child of the child's own holds it open; the process itself is gone

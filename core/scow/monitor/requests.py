@@ -46,6 +46,11 @@ def discard_prepared(module: Any) -> None:
             other.discard()
 
 
+def is_indirect(module: Any) -> bool:
+    """Whether another program makes the child module's processes (`scow.ports.runtime`)."""
+    return bool(getattr(module, "INDIRECT", False))
+
+
 def set_size(stdio: Stdio, size: Any) -> None:
     """The terminal will have *size* (rows, columns) where that is given and not zero."""
     if size and size[0] and size[1]:
@@ -53,7 +58,7 @@ def set_size(stdio: Stdio, size: Any) -> None:
 
 
 def answerer(connection: Connection, seq: Any, result: Callable[[], Message]) -> Callable[[Failure | None], None]:
-    """What answers the request *seq* later: with what *result* is then, or with a failure."""
+    """What answers the request *seq* later: with what *result* answers then, or with a failure."""
 
     def answer(failure: Failure | None) -> None:
         if failure:

@@ -89,6 +89,7 @@ class Stdio:
         self._input_ending = False
         self._size: tuple[int, int] | None = None
         self._null = -1
+        self._held = False
         self.on_left: Callable[[], None] | None = None
 
     # -- opening and closing
@@ -149,6 +150,18 @@ class Stdio:
             self._input = os.dup(self._outputs[0].fd)  # watched apart from the output side
         self._update_input()
 
+    def hold(self) -> None:
+        """Nothing is read until `release`; without that, what was written is thrown away in the end: another program
+        than the container's writes there until it has made the process."""
+        self._held = True
+        for output in self._outputs:
+            output.pause()
+
+    def release(self) -> None:
+        """What is written is read."""
+        self._held = False
+        self.unblocked()
+
     def resize(self, rows: int, cols: int) -> None:
         """The terminal has that size, now or as soon as there is one; nothing happens to pipes."""
         self._size = (rows, cols)
@@ -164,7 +177,8 @@ class Stdio:
         """
         self._close_input()
         for output in self._outputs:
-            self._drain(output)
+            if not self._held:
+                self._drain(output)
             output.close()
         if self.log:
             self.log.close()
@@ -205,7 +219,7 @@ class Stdio:
 
     def unblocked(self) -> None:
         """Goes on reading output if no client is behind any more."""
-        if not any(attacher.backlog for attacher in self._attachers):
+        if not self._held and not any(attacher.backlog for attacher in self._attachers):
             for output in self._outputs:
                 output.resume()
 

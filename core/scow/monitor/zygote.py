@@ -139,7 +139,10 @@ class Zygote:
         poll.poll()
         poll.unregister(self._sock_fd)
         if not poll.poll(0):  # the zygote lives
-            request, fd = receive_raw(self._sock, MAX_REQUEST)
+            try:
+                request, fd = receive_raw(self._sock, MAX_REQUEST)
+            except ConnectionResetError:
+                return  # scowd is gone, with something of ours unread
             if request:
                 os.write(self._taken_write, request)
                 self._become_monitor(request, fd)

@@ -77,6 +77,19 @@ class Attachment:
     private: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How much a container may receive (*in_bits*) and send (*out_bits*), in bits per second; 0 is no limit."""
+
+    in_bits: int = 0
+    out_bits: int = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether one of the sides has a limit."""
+        return bool(self.in_bits or self.out_bits)
+
+
 @runtime_checkable
 class NetworkDriver(Protocol):
     """Makes networks in the Linux kernel. It keeps no state on disk: core tells it again by `restore`.
@@ -118,3 +131,16 @@ class NetworkDriver(Protocol):
 
     def close(self) -> None:
         """Releases what the driver holds in this process (sockets, threads); networks and ports go on."""
+
+
+@runtime_checkable
+class ShapingDriver(Protocol):
+    """What a `NetworkDriver` has besides where it can limit rates: an optional capability, known by its method."""
+
+    def shape(self, network: Network, attachment: Attachment, rates: Rates) -> None:
+        """From now on the endpoint receives and sends at *rates* and no faster, whatever is tried inside the container;
+        a rate of 0 is lifted. Traffic that flows goes on. The same rates twice are no error, and `detach` removes what
+        was made for them.
+
+        Raises `NotFound` where the interface is gone, `Unsupported` where the kernel lacks what is needed, naming it.
+        """

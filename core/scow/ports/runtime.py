@@ -39,6 +39,16 @@ A runtime that leaves the OCI hooks of the runtime's namespaces to the monitor h
 The monitor runs ``poststart`` before it tells that the container runs, and ``poststop`` before it tells that it ended.
 For ``prestart`` and ``createRuntime`` the init says ``{"hooks": "createRuntime"}`` and reads ``start_fd``: a byte lets
 it go on, its end ends it; only then does the start byte follow. A plan without ``hooks`` costs nothing.
+
+A child module with ``INDIRECT = True`` has another program (runc, for one) make its processes. Its ``Spawned.pid`` is
+then a *maker*: a process of its own code that runs the program and speaks for what that makes. The monitor is the
+subreaper, prctl(2), of all that they orphan. The maker says ``{"ready": true, "pid": n}`` when the process *n* is set
+up and has become the monitor's child by the end of the program that made it; from then on *n* is the process, while
+``start_fd``, ``status_fd`` and ``console_fd`` stay the maker's: it starts *n* when the byte comes, kills it when
+``start_fd`` is closed unwritten, and ends. A further process (``start_exec``) may run already when it is named, where
+the program knows no creation apart from the start. What is written to *stdio* before ``ready`` is the maker's program
+speaking, and is read after it or, where it does not come, thrown away. The client of ``create`` is answered when *n* is
+known, so that nobody sees the maker's pid. Its plans have no ``hooks``: the program runs them.
 """
 
 from __future__ import annotations
@@ -66,6 +76,7 @@ class RuntimeInfo:
     features: Mapping[str, Any] = field(default_factory=dict)
     """``user_namespaces``: it makes containers with a user namespace of their own from specs that have one, and takes
     the option ``idmap`` in the recipes of a root (`scow.ports.Mount`) and in bind mounts."""
+    path: str = ""  # of the program that makes its containers, where that is one
 
 
 @runtime_checkable

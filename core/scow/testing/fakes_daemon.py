@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scow.api.scow_v1 import ROUTES
 from scow.api.server import serve
 from scow.testing.fakes_engine import FakeEngine
 
@@ -32,7 +33,7 @@ class FakeDaemon:
 
     async def _open(self) -> FakeEngine:
         engine = FakeEngine(self._directory)
-        self._runners = await serve(engine.typed, [self.host])
+        self._runners = await serve(engine.typed, [self.host], ROUTES)
         return engine
 
     async def _close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -15,8 +16,10 @@ from scow.engine.model import Container, ContainerState, EndpointRecord, ExecRec
 from scow.engine.names import find, new_id, random_name
 from scow.engine.system import System
 from scow.errors import CommandNotFound, Conflict, NotFound, NotModified
+from scow.options import Options
 from scow.ports.network import Attachment, PortBinding
 from scow.ports.runtime import RuntimeInfo
+from scow.rates import parse
 from scow.testing.fakes_objects import FakeEvents, FakeImages, FakeNetworks, FakeVolumes
 from scow.testing.fakes_process import FakeProcess, FakeSession, framed
 from scow.types import ContainerConfig
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from scow.engine.engine import Engine
     from scow.ports import DriverKind
     from scow.ports.log import LogQuery
+    from scow.ports.network import Rates
     from scow.types import CreateRequest, ExecRequest, Resources, RestartPolicy
 
 FILTERS = ("id", "name", "label", "status", "ancestor")
@@ -46,6 +50,7 @@ class FakeContainers:
         self._waiters: dict[str, list[tuple[str, asyncio.Future[WaitResult]]]] = {}
         self.sessions: list[FakeSession] = []
         self.updates: list[tuple[str, Resources, RestartPolicy | None]] = []
+        self.samples = 0
         networks.containers_of = lambda: list(self._records.values())
 
     async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> tuple[str, list[str]]:
@@ -185,6 +190,12 @@ class FakeContainers:
         self.updates.append((self.get(ref).id, resources, restart_policy))
         return []
 
+    async def set_net_rate(self, ref: str, text: str) -> Rates:
+        record = self.get(ref)
+        options = Options(parse(text, record.options.net_rate))
+        self._records[record.id] = replace(record, options=options)
+        return options.net_rate
+
     def wait(self, ref: str, condition: str = "not-running") -> asyncio.Future[WaitResult]:
         container = self.get(ref)
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
@@ -235,6 +246,7 @@ class FakeContainers:
         return 1000, self._images.get(self.get(ref).image_id).size_bytes + 1000
 
     async def stats(self, ref: str) -> dict[str, Any]:
+        self.samples += 1
         if not self.get(ref).state.running:
             return {}
         return {"cpu_stats": {"cpu_usage": {"total_usage": time.process_time_ns()}}, "memory_stats": {"usage": 4096}}
@@ -314,8 +326,13 @@ class FakeExecs:
 class FakeHost:
     """Names one driver a kind, and calls functions where it stands."""
 
+    instances: Mapping[tuple[str, str], str] = MappingProxyType({})
+
     def names(self, kind: DriverKind[Any]) -> list[str]:
         return ["fake"]
+
+    def drivers(self, kind: DriverKind[Any]) -> dict[str, FakeDriver]:
+        return {"fake": FakeDriver()}
 
     def driver(self, kind: DriverKind[Any], name: str | None = None) -> FakeDriver:
         return FakeDriver()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from scow.errors import Conflict, NotFound
-from scow.ports.network import Attachment, Endpoint, Network, PortBinding, Subnet
+from scow.ports.network import Attachment, Endpoint, Network, PortBinding, Rates, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,3 +121,26 @@ class FakeNetworkDriver:
             held[port.protocol, number] = ""
             made.append(replace(port, host_ip=address, host_port=number))
         return tuple(made)
+
+
+@dataclass
+class FakeShapingDriver(FakeNetworkDriver):
+    """One that offers `ShapingDriver.shape`: *shaped* holds the rates by endpoint id; *refuse* is raised once."""
+
+    shaped: dict[str, Rates] = field(default_factory=dict)
+    refuse: Exception | None = None
+
+    def shape(self, network: Network, attachment: Attachment, rates: Rates) -> None:
+        """The endpoint has *rates*; raises *refuse* once where it is set."""
+        self.calls.append(("shape", attachment.endpoint_id))
+        if self.refuse is not None:
+            error, self.refuse = self.refuse, None
+            raise error
+        if attachment.endpoint_id not in self.attached:
+            raise NotFound(f"endpoint {attachment.endpoint_id} is not attached")
+        self.shaped[attachment.endpoint_id] = rates
+
+    def detach(self, network: Network, attachment: Attachment) -> None:
+        """The endpoint is unknown, and so are its rates."""
+        super().detach(network, attachment)
+        self.shaped.pop(attachment.endpoint_id, None)

@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
+_PORT, _PATIENCE_S = 5001, 20.0
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -136,3 +138,32 @@ def ask(address: str, port: int, protocol: str = "tcp", timeout_s: float = 0.5) 
             return client.recv(2048).decode()
         except OSError:
             return ""
+
+
+def throughput(sender: Namespace, receiver: Namespace, address: str) -> float:
+    """Bits per second of payload that *sender* gets through to *address*, which is *receiver*'s."""
+    server = receiver.run(lambda: socket.create_server(("", _PORT)))
+    return transfer(server, sender.run(lambda: socket.create_connection((address, _PORT), _PATIENCE_S)))
+
+
+def transfer(server: socket.socket, client: socket.socket, seconds: float = 1.0) -> float:
+    """Bits per second of payload that *client*, which connects to the listening *server*, sends for *seconds*; both are
+    closed. Counted as it arrives, from the first arrival on."""
+    arrived: list[tuple[float, int]] = []
+    server.settimeout(_PATIENCE_S)
+
+    def receive() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while data := connection.recv(1 << 16):
+                arrived.append((time.monotonic(), len(data)))
+
+    with server, client:
+        receiving = threading.Thread(target=receive)
+        receiving.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            client.send(bytes(4096))
+        client.shutdown(socket.SHUT_WR)
+        receiving.join()
+    return sum(length for _, length in arrived[1:]) * 8 / (arrived[-1][0] - arrived[0][0])

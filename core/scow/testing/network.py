@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scow.errors import Conflict, NotFound
-from scow.ports.network import Attachment, Endpoint, Network, NetworkDriver, PortBinding, Subnet
-from scow.testing.namespaces import EchoServer, Namespace, ask, inside, set_up
+from scow.ports.network import Attachment, Endpoint, Network, NetworkDriver, PortBinding, Rates, ShapingDriver, Subnet
+from scow.testing.namespaces import EchoServer, Namespace, ask, inside, set_up, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +53,11 @@ class NetworkContract:
     def publishes_ports(self, has_addresses: bool) -> bool:
         """Whether ports are published on the host."""
         return has_addresses
+
+    @pytest.fixture
+    def limits_rates(self, driver: NetworkDriver) -> bool:
+        """Whether the driver has the optional capability `ShapingDriver`."""
+        return isinstance(driver, ShapingDriver)
 
     # --- what the tests use --------------------------------------------------
 
@@ -269,6 +274,66 @@ class NetworkContract:
         second = driver.attach(network, endpoint(2, ip_address=address, ports=(wanted,)), sandbox())
         driver.detach(network, second)
 
+    # --- rates (an optional capability) --------------------------------------
+
+    def test_shape_takes_what_the_protocol_says(self, driver: NetworkDriver, limits_rates: bool) -> None:
+        if limits_rates:
+            wanted = list(inspect.signature(ShapingDriver.shape).parameters)[1:]
+            assert list(inspect.signature(shaping(driver).shape).parameters) == wanted
+
+    def test_rates_twice_changed_and_lifted_are_no_error_and_go_with_the_endpoint(
+        self, driver: NetworkDriver, network: Network, sandbox: MakeSandbox, limits_rates: bool, touches_kernel: bool
+    ) -> None:
+        if not limits_rates:
+            return
+        before = socket.if_nameindex()
+        attachment = driver.attach(network, endpoint(1), sandbox())
+        attached = socket.if_nameindex()
+        for rates in (Rates(10**7, 10**6), Rates(10**7, 10**6), Rates(0, 10**7), Rates(10**7, 0), Rates(), Rates()):
+            shaping(driver).shape(network, attachment, rates)
+        assert socket.if_nameindex() == attached
+        shaping(driver).shape(network, attachment, Rates(10**7, 10**7))
+        driver.detach(network, attachment)
+        driver.close()  # what is done in the background is done
+        if touches_kernel:
+            assert socket.if_nameindex() == before
+
+    def test_shaping_what_is_not_attached_is_not_found(
+        self, driver: NetworkDriver, network: Network, sandbox: MakeSandbox, limits_rates: bool
+    ) -> None:
+        if not limits_rates:
+            return
+        attachment = driver.attach(network, endpoint(1), sandbox())
+        driver.detach(network, attachment)
+        driver.close()
+        with pytest.raises(NotFound):
+            shaping(driver).shape(network, attachment, Rates(10**7, 10**7))
+
+    @pytest.mark.parametrize("direction", ["in", "out"])
+    def test_a_rate_is_held_in_each_direction(
+        self,
+        driver: NetworkDriver,
+        network: Network,
+        sandbox: MakeSandbox,
+        sandboxes: dict[str, Namespace],
+        limits_rates: bool,
+        touches_kernel: bool,
+        direction: str,
+    ) -> None:
+        if not (limits_rates and touches_kernel):
+            return
+        paths = [sandbox(), sandbox()]
+        attached = [driver.attach(network, endpoint(n), path) for n, path in enumerate(paths)]
+        rate = 16_000_000
+        rates = Rates(in_bits=rate) if direction == "in" else Rates(out_bits=rate)
+        shaping(driver).shape(network, attached[0], rates)
+        sender, receiver = (1, 0) if direction == "in" else (0, 1)
+        measured = throughput(sandboxes[paths[sender]], sandboxes[paths[receiver]], attached[receiver].ip_address)
+        assert measured < 1.1 * rate
+        assert measured > 0.5 * rate  # nothing makes it faster, but a busy machine may be slow
+        for attachment in attached:
+            driver.detach(network, attachment)
+
     # --- restart -------------------------------------------------------------
 
     def test_restoring_what_is_there_repairs_nothing_and_holds_ports_and_addresses(
@@ -294,6 +359,12 @@ class NetworkContract:
         after.detach(network, attachment)
         after.remove(network)
         after.close()
+
+
+def shaping(driver: NetworkDriver) -> ShapingDriver:
+    """*driver*, which has that capability."""
+    assert isinstance(driver, ShapingDriver)
+    return driver
 
 
 def endpoint(number: int, *, name: str = "", ip_address: str = "", ports: tuple[PortBinding, ...] = ()) -> Endpoint:

@@ -351,16 +351,17 @@ class RuntimeContract:
         running = lab.make("true", change=lambda spec: spec.update(hooks=_hook(f"cat > {tmp_path}/hooked")))
         assert running.create() == {"ready": True}
         state = json.loads((tmp_path / "hooked").read_text())
-        assert state["id"] == running.id and state["status"] == "creating" and state["pid"] > 0
+        assert state["id"] == running.id and state["pid"] > 0
+        assert state["status"] in ("creating", "created")  # the spec's word, and crun's up to 1.8 at least
         assert running.start() is None and running.wait()[0] == 0
 
-    def test_a_failed_hook_is_named_and_the_program_does_not_run(self, lab: Lab, runs_hooks: bool) -> None:
+    def test_a_failed_hook_is_told_with_its_status_and_nothing_is_run(self, lab: Lab, runs_hooks: bool) -> None:
         if not runs_hooks:
             pytest.skip("this runtime runs no OCI hooks")
         running = lab.make("echo", "ran", change=lambda spec: spec.update(hooks=_hook("echo no bridge >&2; exit 3")))
         status = running.create()
-        assert "createRuntime" in status["error"] and "exit status 3" in status["error"]
-        assert "no bridge" in status["error"] and "ran" not in running.wait()[1]
+        assert status["kind"] == "setup" and "hook" in status["error"] and "3" in status["error"]
+        assert "ran" not in running.wait()[1]
 
     def test_limits_hold_and_can_be_changed_live(self, lab: Lab, has_limits: bool) -> None:
         if not has_limits:

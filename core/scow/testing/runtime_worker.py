@@ -3,6 +3,7 @@
 Reads one JSON request a line on stdin and answers each with one on stdout. It holds one container, as a monitor does:
 ``create`` {plan, tty} → {pid, status}; ``start`` → {status, pid}; ``exec`` {plan, tty} → {status, code, output}, run to
 its end; ``wait`` → {code, output}; ``cancel`` (the start pipe is closed unwritten) → {}; ``oom`` {plan} → {killed}.
+Of an indirect child module *pid* is what the process was named; the worker is the subreaper of what its maker orphans.
 *status* is the JSON line of the status pipe, or null at its end. The plan's ``prestart`` and ``createRuntime`` hooks
 run as in a monitor; those after the start do not.
 """
@@ -40,6 +41,7 @@ class Child:
         finally:
             for fd in {*ends}:
                 os.close(fd)
+        self.pid = self.spawned.pid
 
     def status(self) -> Any:
         """The next line of the status pipe; None at its end."""
@@ -56,6 +58,7 @@ class Child:
             return self._run_hooks() or self.status()
         if "console_fd" in status:  # a terminal in the container's own devpts
             self._take(status.pop("console_fd"))
+        self.pid = status.pop("pid", self.pid)
         return status
 
     def _take(self, fd: int) -> None:
@@ -89,7 +92,7 @@ class Child:
         if birth is not None:
             if birth.pid():
                 os.waitpid(self.spawned.pid, 0)
-                self.spawned = self.spawned._replace(pid=birth.pid())
+                self.pid = birth.pid()
             birth.close()
             self.spawned = self.spawned._replace(birth=None)
 
@@ -99,7 +102,7 @@ class Child:
     def finish(self) -> dict[str, Any]:
         """Its exit code (negative: the signal) and all that it wrote."""
         written = []
-        pidfd = os.pidfd_open(self.spawned.pid)
+        pidfd = os.pidfd_open(self.pid)
         while True:
             ready = select.select([self.output, pidfd], [], [], _TIMEOUT_S)[0]
             if self.output in ready:
@@ -113,7 +116,7 @@ class Child:
         os.close(pidfd)
         os.close(self.spawned.status_fd)
         os.close(self.output)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.spawned.pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return {"code": code, "output": b"".join(written).decode("utf-8", "replace")}
 
     def _read(self) -> bytes:
@@ -125,6 +128,8 @@ class Child:
 
 def serve(module: Any) -> None:
     """Answers requests until stdin ends."""
+    if getattr(module, "INDIRECT", False):
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     init: Child | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -137,19 +142,20 @@ def serve(module: Any) -> None:
                 answer = {"pid": 0, "status": {"error": str(error), "stage": "", "errno": 0, "kind": "setup"}}
                 _say(answer)
                 continue
-            answer = {"pid": init.spawned.pid, "status": init.status()}
+            status = init.status()
+            answer = {"pid": init.pid, "status": status}
         elif op == "oom":
             answer = {"killed": module.oom_killed(plan)}
         elif init is None:
             raise SystemExit(f"{op} before create")
         elif op == "start":
-            answer = {"status": init.start(), "pid": init.spawned.pid}
+            answer = {"status": init.start(), "pid": init.pid}
         elif op == "cancel":
             init.cancel()
         elif op == "wait":
             answer = init.finish()
         elif op == "exec":
-            answer = _exec(module, plan, init.spawned.pid, tty)
+            answer = _exec(module, plan, init.pid, tty)
         _say(answer)
 
 

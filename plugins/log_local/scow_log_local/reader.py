@@ -146,7 +146,7 @@ class SegmentReader:
 
     def _gap(self, time_ns: int, data: bytes) -> bytes:
         """A line in place of output that the filesystem of the log did not take; unfinished lines end there."""
-        (lost,) = seg.GAP.unpack(data)
+        lost = sum(number for (number,) in seg.GAP.iter_unpack(data))  # several where it was full again at once
         out = b"".join(self._piece(stream, line) for stream, line in self._lines.items() if line.data)
         self._lines = {stream: _Line() for stream in self._lines}
         if seg.STDERR in self._streams:

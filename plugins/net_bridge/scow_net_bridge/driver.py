@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scow.errors import Conflict, DriverUnusable, InvalidArgument, NotFound, ScowError, SyscallError, Unsupported
 from scow.ports.network import Attachment, Subnet
-from scow_net_bridge import bridges, conntrack, firewall, rtnl, subnets
+from scow_net_bridge import bridges, conntrack, firewall, rtnl, shaping, subnets
 from scow_net_bridge.bridges import BridgeOptions
 from scow_net_bridge.ipam import AddressPool
 from scow_net_bridge.later import Later
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scow.ports import DriverContext
-    from scow.ports.network import Endpoint, Network, PortBinding
+    from scow.ports.network import Endpoint, Network, PortBinding, Rates
 
 log = logging.getLogger(__name__)
 _DEFAULT_POOL = "172.29.0.0/16"
@@ -142,6 +142,9 @@ class BridgeDriver:
         index = bridges.find(veth) if veth else 0
         if index:
             self._later.run(_GRACE_S, partial(_clear, veth, index))
+        shaped = bridges.find(shaping.device_of(veth)) if veth else 0
+        if shaped:
+            self._later.run(_GRACE_S, partial(_clear, shaping.device_of(veth), shaped))
         if any(port.protocol == "udp" for port in attachment.ports):
             self._later.run(0, partial(conntrack.forget_answered, attachment.ip_address))
 
@@ -166,6 +169,18 @@ class BridgeDriver:
         self._ports.release(gone)
         self._forget_udp(attachment.ip_address, added, gone)
         return replace(attachment, ports=(*kept, *added))
+
+    def shape(self, network: Network, attachment: Attachment, rates: Rates) -> None:
+        """See `scow.ports.network.ShapingDriver.shape`."""
+        live = self._find(network)
+        veth = attachment.private.get("veth", "")
+        index = bridges.find(veth)
+        if not index:
+            raise NotFound(f"interface {veth} in network {network.name} is gone")
+        alias = self._rates_owner + attachment.endpoint_id
+        with rtnl.RouteSocket() as host:
+            shaping.from_container(host, index, shaping.device_of(veth), alias, rates.out_bits, live.mtu)
+            shaping.towards_container(host, index, rates.in_bits, live.mtu)
 
     def restore(self, networks: Sequence[Network], attachments: Sequence[tuple[Network, Attachment]]) -> list[str]:
         """See `scow.ports.network.NetworkDriver.restore`."""
@@ -205,6 +220,11 @@ class BridgeDriver:
     def _owner(self) -> str:
         """How the alias of each of this engine's bridges begins."""
         return f"{self._context.engine}/{self._firewall.table} network "
+
+    @property
+    def _rates_owner(self) -> str:
+        """How the alias of each device begins that holds a rate of one of this engine's endpoints."""
+        return f"{self._context.engine}/{self._firewall.table} rate of "
 
     def _warm_up(self) -> None:
         """pyroute2 is imported before the first container waits for it (140 ms)."""
@@ -326,14 +346,16 @@ class BridgeDriver:
         return done
 
     def _remove_strangers(self, known: set[str]) -> list[str]:
-        """Bridges of this engine that no network has, and veths in its bridges that no endpoint has, are gone."""
+        """Bridges of this engine that no network has, and interfaces of its that no endpoint has, are gone."""
         done = []
         mine = {live.index for live in self._live.values()}
+        shaped = {shaping.device_of(veth) for veth in known if veth}
         with rtnl.RouteSocket() as host:
             for link in host.links():
                 lost = link.alias.startswith(self._owner) and link.index not in mine
                 unplugged = link.master in mine and link.name.startswith(_VETH) and link.name not in known
-                if lost or (unplugged and link.kind == "veth"):
+                idle = link.alias.startswith(self._rates_owner) and link.name not in shaped
+                if lost or idle or (unplugged and link.kind == "veth"):
                     bridges.delete(host, link.index)
                     done.append(f"{'bridge' if lost else 'interface'} {link.name} removed: nobody owns it")
         return done

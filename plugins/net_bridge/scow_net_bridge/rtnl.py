@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _GETROUTE = 24, 26
-_REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _IFF_UP = 1
@@ -89,7 +90,7 @@ def add_bridge(name: str, mac_address: str, mtu: int) -> Request:
         ("IFLA_MTU", mtu),
         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
     ]
-    return _link(_NEWLINK, _CREATE | _EXCL, {}, attributes, f"add bridge {name}")
+    return _link(_NEWLINK, CREATE | EXCL, {}, attributes, f"add bridge {name}")
 
 
 def add_veth(name: str, bridge: int, mtu: int, netns: int, peer_name: str, peer_mac: str) -> Request:
@@ -107,7 +108,17 @@ def add_veth(name: str, bridge: int, mtu: int, netns: int, peer_name: str, peer_
         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}),
     ]
     fields = {"flags": _IFF_UP, "change": _IFF_UP}
-    return _link(_NEWLINK, _CREATE | _EXCL, fields, attributes, f"add interface {name}")
+    return _link(_NEWLINK, CREATE | EXCL, fields, attributes, f"add interface {name}")
+
+
+def add_ifb(name: str, mtu: int) -> Request:
+    """An intermediate functional block that is up: it gives back what is redirected to it, where it came from."""
+    attributes = [
+        ("IFLA_IFNAME", name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]}),
+    ]
+    return _link(_NEWLINK, CREATE | EXCL, {"flags": _IFF_UP, "change": _IFF_UP}, attributes, f"add interface {name}")
 
 
 def set_up(index: int) -> Request:
@@ -153,7 +164,7 @@ def add_address(index: int, address: str, prefix_length: int) -> Request:
     if prefix_length < 31:
         attributes.append(("IFA_BROADCAST", str(broadcast)))
     fields = {"family": socket.AF_INET, "prefixlen": prefix_length, "index": index}
-    return _encode(ifaddrmsg(), _NEWADDR, _CREATE | _EXCL, fields, attributes, f"add address {address}")
+    return _encode(ifaddrmsg(), _NEWADDR, CREATE | EXCL, fields, attributes, f"add address {address}")
 
 
 def add_default_route(index: int, gateway: str, metric: int) -> Request:
@@ -164,7 +175,13 @@ def add_default_route(index: int, gateway: str, metric: int) -> Request:
     if metric:
         attributes.append(("RTA_PRIORITY", metric))
     fields = {"family": socket.AF_INET, "table": _TABLE_MAIN, "proto": _RTPROT_BOOT, "type": _RTN_UNICAST}
-    return _encode(rtmsg(), _NEWROUTE, _CREATE | _EXCL, fields, attributes, f"add default route by {gateway}")
+    return _encode(rtmsg(), _NEWROUTE, CREATE | EXCL, fields, attributes, f"add default route by {gateway}")
+
+
+def raw(kind: int, flags: int, body: bytes, what: str) -> Request:
+    """A request whose *body* (family header and attributes) was encoded elsewhere."""
+    header = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK | flags, 0, 0)
+    return Request(header + body, what)
 
 
 class RouteSocket:

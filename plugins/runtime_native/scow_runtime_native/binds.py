@@ -103,7 +103,7 @@ def open_source(entry: dict[str, Any]) -> int:
     source = entry["source"]
     try:
         if entry["namespace"]:
-            return _open_elsewhere(entry["namespace"], source, flags)
+            return mounts.open_elsewhere(entry["namespace"], source, flags)
         return sys.open_tree(sys.AT_FDCWD, source, flags)
     except SyscallError as error:
         if error.errno != errno.ENOENT:
@@ -111,33 +111,6 @@ def open_source(entry: dict[str, Any]) -> int:
         raise StageError(
             f"bind source path does not exist: {source}", stage=f"mounting {entry['destination']}", errno=errno.ENOENT
         ) from error
-
-
-def _open_elsewhere(namespace: str, source: str, flags: int) -> int:
-    """A copy of the mount at *source* of another mount namespace: only from inside it may one be taken."""
-    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            sys.setns(other, sys.CLONE_NEWNS)
-        finally:
-            os.close(other)
-        try:
-            return _open_foreign(source, flags)
-        finally:
-            sys.setns(own, sys.CLONE_NEWNS)
-    finally:
-        os.close(own)
-
-
-def _open_foreign(source: str, flags: int) -> int:
-    """Not through /proc/<pid>/root and its like, which the other container may have put in the way and only we may
-    follow (it may see the host's processes)."""
-    found = sys.openat2(sys.AT_FDCWD, source, os.O_PATH, resolve=sys.RESOLVE_NO_MAGICLINKS)
-    try:
-        return sys.open_tree(found, "", flags | sys.AT_EMPTY_PATH)
-    finally:
-        os.close(found)
 
 
 def set_attributes(tree: int, entry: dict[str, Any], user: int = -1) -> None:

@@ -38,6 +38,7 @@ class NativeRuntime:
         self._relative = f"{self._parent}.paths"  # not below the parent, whose groups are containers
         self._elsewhere = context.run_dir / "cgroup-paths"  # a file a container that has a cgroup parent of its own
         self._hierarchies = hierarchies or detect_host()
+        self._uncounted = "" if self._hierarchies.unified else self._hierarchies.v1.get("blkio", "")
         self._compiler = Compiler(context.state_dir / "seccomp")
         self._cgroups: cgroups.Manager
         if self._hierarchies.unified:
@@ -92,6 +93,7 @@ class NativeRuntime:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._elsewhere / id)
             raise
+        self._count_block_io(path)
         for warning in made["process"].pop("warnings"):
             _warn(f"container {id[:12]}: {warning}")
         return made
@@ -163,6 +165,14 @@ class NativeRuntime:
     def _bundle(self, spec: Mapping[str, Any]) -> str:
         """The folder of the container of *spec*, as a seccomp agent is told it."""
         return os.path.dirname((spec.get("root") or {}).get("path") or "/")
+
+    def _count_block_io(self, path: str) -> None:
+        """What the disks carry is counted from the first container on."""
+        blkio, self._uncounted = self._uncounted, ""
+        if blkio:
+            from scow_runtime_native import block_counters  # here: the command does without
+
+            block_counters.start(f"{blkio}/{path}")
 
     def _new_path(self, asked: str) -> str:
         """The spec's ``cgroupsPath`` below the hierarchies' roots: an absolute one from there, a relative one from a

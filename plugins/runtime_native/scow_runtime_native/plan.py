@@ -70,7 +70,9 @@ def container_plan(
     """
     linux: Mapping[str, Any] = spec.get("linux", {})
     if linux.get("intelRdt"):
-        raise InvalidArgument("the native runtime has no linux.intelRdt", hint="use a runtime such as crun")
+        raise InvalidArgument(
+            "the native runtime has no linux.intelRdt", hint="runc and crun have it, by the runtime oci"
+        )
     kinds = namespaces.read(linux)
     own_users = "user" in kinds
     hooks, state = hook_plan(spec), state_base(id, spec, bundle)

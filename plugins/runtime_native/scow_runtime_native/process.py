@@ -16,7 +16,8 @@ import termios
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
-from scow_runtime_native import execute, lookup, notify, reaper, scheduling, users
+from scow.linux import users
+from scow_runtime_native import execute, lookup, notify, reaper, scheduling
 from scow_runtime_native.failure import CANNOT_RUN, StageError, describe, stage
 
 if TYPE_CHECKING:

@@ -73,6 +73,7 @@ class Driver(NativeRuntime):
 
     def __init__(self, root: str, container: Container) -> None:
         super().__init__(cast("DriverContext", _Context(root, container.folder)))
+        self._uncounted = ""  # block I/O is counted for engines: here every start would pay for it
         self._bundle_path = str(container.record.get("bundle", ""))
 
     def create_in(self, bundle: str, id: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from scow.errors import ScowError
 from scow.linux import syscalls as sys
-from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class User(NamedTuple):
 
 
 def resolve(root_fd: int, user: str, additional: Iterable[str]) -> User:
-    """*user* and the *additional* groups in the root *root_fd*. Raises `StageError` for a name that is not there."""
+    """*user* and the *additional* groups in the root *root_fd*. Raises `ScowError` for a name that is not there."""
     return look_up(user, additional, read_inside(root_fd, "etc/passwd"), read_inside(root_fd, "etc/group"))
 
 
@@ -89,7 +89,7 @@ def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
     if by_number is not None:
         return by_number
     if number is None:
-        raise StageError(f"unable to find user {wanted}: no matching entries in passwd file", stage="")
+        raise ScowError(f"unable to find user {wanted}: no matching entries in passwd file")
     return number, 0, "", ""
 
 
@@ -99,7 +99,7 @@ def _find_group(wanted: str, text: str) -> int:
         if fields[0] == wanted and _is_id(fields[2]):
             return int(fields[2])
     if number is None:
-        raise StageError(f"unable to find group {wanted}: no matching entries in group file", stage="")
+        raise ScowError(f"unable to find group {wanted}: no matching entries in group file")
     return number
 
 
@@ -113,5 +113,5 @@ def _number(text: str) -> int | None:
         return None
     number = int(text)
     if not 0 <= number <= _MAX_ID:
-        raise StageError(f"uids and gids must be in range 0-{_MAX_ID}: {text}", stage="")
+        raise ScowError(f"uids and gids must be in range 0-{_MAX_ID}: {text}")
     return number
