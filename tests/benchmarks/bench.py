@@ -113,13 +113,19 @@ class Api(http.client.HTTPConnection):
 
 
 def pss_kib(pattern: str) -> int:
-    """The PSS of all processes whose name or command line matches."""
-    total = 0
+    """The PSS of all processes whose command line matches, and of the inits that wait for a container to be made."""
+    lines: dict[int, str] = {}
     for folder in glob.glob("/proc/[0-9]*"):
         with contextlib.suppress(OSError):
-            command = Path(folder, "cmdline").read_text().replace("\0", " ") + Path(folder, "comm").read_text()
-            if re.search(pattern, command) and int(folder[6:]) != os.getpid():
-                match = re.search(r"^Pss: +(\d+)", Path(folder, "smaps_rollup").read_text(), re.M)
+            lines[int(folder[6:])] = Path(folder, "cmdline").read_text().replace("\0", " ")
+    matching = {pid for pid, line in lines.items() if re.search(pattern, line) and pid != os.getpid()}
+    total = 0
+    for pid, line in lines.items():
+        with contextlib.suppress(OSError):
+            process = Path(f"/proc/{pid}")
+            waits = line.startswith("scow-init") and int(process.joinpath("stat").read_text().split()[3]) in matching
+            if waits or pid in matching:
+                match = re.search(r"^Pss: +(\d+)", process.joinpath("smaps_rollup").read_text(), re.M)
                 total += int(match[1]) if match else 0
     return total
 

@@ -48,7 +48,7 @@ def discard_prepared(module: Any) -> None:
 
 def is_indirect(module: Any) -> bool:
     """Whether another program makes the child module's processes (`scow.ports.runtime`)."""
-    return bool(getattr(module, "INDIRECT", False))
+    return bool(vars(module).get("INDIRECT"))  # getattr makes an error where it is not there, and writes to 6 pages
 
 
 def set_size(stdio: Stdio, size: Any) -> None:

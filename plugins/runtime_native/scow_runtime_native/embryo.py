@@ -8,9 +8,9 @@ with a cgroup of version 2, where a process is born in its group, as moving one 
 from __future__ import annotations
 
 import _socket
-import array
 import marshal
 import os
+from sys import byteorder
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.linux import syscalls as sys
@@ -44,7 +44,7 @@ class Embryo:
         data = marshal.dumps((plan, tty))
         if len(data) > _MOST_BYTES:
             return False
-        rights = array.array("i", fds)
+        rights = b"".join([fd.to_bytes(4, byteorder) for fd in fds])  # `struct` and `array` are more pages
         try:
             self._channel.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
         except OSError:
@@ -70,7 +70,7 @@ def suits(plan: dict[str, Any]) -> bool:
     )
 
 
-def wait() -> tuple[dict[str, Any], bool, array.array[int]]:
+def wait() -> tuple[dict[str, Any], bool, list[int]]:
     """The embryo's side: plan, whether it has a terminal, and the descriptors that are to be its first. Its session,
     network and keyring are set up by then. It ends with its monitor."""
     os.setsid()
@@ -80,8 +80,8 @@ def wait() -> tuple[dict[str, Any], bool, array.array[int]]:
     data, ancillary, _flags, _address = channel.recvmsg(_MOST_BYTES, _ANCILLARY_BYTES, _socket.MSG_CMSG_CLOEXEC)
     if not data:
         os._exit(0)
-    fds = array.array("i")
-    fds.frombytes(ancillary[0][2])
     channel.close()
+    rights = ancillary[0][2]
+    fds = [int.from_bytes(rights[at : at + 4], byteorder) for at in range(0, len(rights), 4)]
     plan, tty = marshal.loads(data)
     return plan, tty, fds
