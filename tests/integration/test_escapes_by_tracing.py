@@ -86,9 +86,13 @@ def look(pid):
     }
 
 own = status("self")
-caught, traced, last, end = [], 0, os.getpid(), time.time() + SECONDS
+caught, traced, turns, last, end = [], 0, 0, os.getpid(), time.time() + SECONDS
 print("waiting", flush=True)
 while time.time() < end or (PATIENCE and not caught and time.time() < end + PATIENCE):
+    turns += 1
+    if turns % 2000 == 0:  # those who came and went unseen have moved the numbers on
+        last = os.fork() or os._exit(0)
+        os.waitpid(last, 0)
     for pid in range(last + 1, last + 5):
         if ptrace(ATTACH, pid) < 0:
             continue
