@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_what_is_written_after_the_end_was_marked_does_not_come(tmp_path: Path) 
     reader.close()
     writer.close()
     assert b"".join(parts) == b"before\n" * 20
+
+
+def test_what_was_asked_for_before_the_log_was_removed_comes(tmp_path: Path) -> None:
+    write(tmp_path / "log", (1, b"last words\n"))
+    reader = driver().open(tmp_path / "log", LogQuery(framed=False))
+    shutil.rmtree(tmp_path / "log")
+    reader.finish()
+    assert reader.read(4096) == b"last words\n"
+    assert reader.read(4096) == b""
+    reader.close()
 
 
 def test_only_the_streams_that_were_asked_for_come(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class Position(NamedTuple):
 
 
 class Cursor:
-    """A place in a log. Where the segment it is in was deleted, it finishes that and goes on with the oldest one."""
+    """A place in a log. Where the segment it is in was deleted, it finishes that and goes on with the oldest one. That
+    is open from the first on: who asked before a container was removed gets what it said."""
 
     def __init__(self, directory: Path, start: Position | None = None) -> None:
         self._directory = directory
@@ -34,14 +35,19 @@ class Cursor:
         self._number = -1
         self._offset = 0
         self._end: Position | None = None
-        if start is not None and self._open(start.number):
+        if start is None:
+            self._open(self._following())
+        elif self._open(start.number):
             self._offset = start.offset
 
     def stop_here(self) -> None:
         """What is written from now on is not read: a writer that is quicker than the reader would keep it for ever."""
-        last = max(seg.segment_numbers(self._directory), default=-1)
+        last = max(seg.segment_numbers(self._directory), default=self._number)
         try:
-            size = os.stat(self._directory / seg.segment_name(last)).st_size if last >= 0 else 0
+            if last == self._number and self._fd >= 0:
+                size = os.fstat(self._fd).st_size
+            else:
+                size = os.stat(self._directory / seg.segment_name(last)).st_size
         except FileNotFoundError:  # deleted this moment: so it was read as far as it will be
             size = 0
         self._end = Position(last, size)
