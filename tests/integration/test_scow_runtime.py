@@ -112,16 +112,38 @@ def test_exec_in_a_running_container(bench: Bench) -> None:
         "exec", "-e", "A=b", "--cwd", "/tmp", "-u", "8:12", "-g", "77", "c", "sh", "-c", "echo $A; pwd; id; exit 3"
     )
     assert done.returncode == 3
-    assert done.stdout.splitlines() == ["b", "/tmp", "uid=8(mail) gid=12(mail) groups=12(mail),77(extra)"]
+    assert done.stdout.splitlines() == ["b", "/tmp", "uid=8(mail) gid=12(mail) groups=77(extra)"]
     missing = bench("exec", "c", "nothere")
     assert missing.returncode == 255 and "executable file not found in $PATH" in missing.stderr
     process = {"args": ["sh", "-c", "echo from file"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
     (bench.bundle / "process.json").write_text(json.dumps(process))
     assert bench("exec", "--process", "process.json", "c").stdout == "from file\n"
+    process["args"] = ["grep", "Cap", "/proc/self/status"]
+    (bench.bundle / "process.json").write_text(json.dumps(process))
+    assert bench("exec", "--process", "process.json", "c").stdout == bench("exec", "c", *process["args"]).stdout
     with open(os.devnull, "w") as null:
         words = [str(PROGRAM), "--root", str(bench.root), "exec", "-d", "--pid-file", "exec.pid", "c", "sleep", "1000"]
         subprocess.run(words, cwd=bench.bundle, stdout=null, stderr=null, check=True)
     assert int((bench.bundle / "exec.pid").read_text()) in json.loads(bench("ps", "-f", "json", "c").stdout)
+
+
+def test_a_bundle_without_device_rules_has_the_default_devices_only(bench: Bench) -> None:
+    spec = bench.configure("sh", "-c", "echo >/dev/null && mknod /dev/made c 1 1 && cat /dev/made 2>&1")
+    spec["linux"]["resources"] = {}
+    for kind in ("bounding", "effective", "permitted"):
+        spec["process"]["capabilities"][kind].append("CAP_MKNOD")
+    bench.write(spec)
+    done = bench("run", "c")
+    assert (done.returncode, done.stdout) == (1, "cat: can't open '/dev/made': Operation not permitted\n")
+
+
+def test_a_created_container_that_is_paused_says_so_and_is_created_when_it_is_resumed(bench: Bench) -> None:
+    bench.configure(*_FOREVER)
+    bench.create("c")
+    bench("pause", "c", check=True)
+    assert bench.status("c") == "paused"
+    bench("resume", "c", check=True)
+    assert bench.status("c") == "created"
 
 
 def test_pause_limits_and_statistics(bench: Bench) -> None:

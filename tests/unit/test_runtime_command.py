@@ -123,6 +123,21 @@ def test_an_exec_is_the_containers_process_with_what_the_flags_say() -> None:
         execs.process_of(base, values, [])
 
 
+def test_the_process_of_a_file_has_the_containers_capabilities_where_it_names_none(tmp_path: Path) -> None:
+    values = COMMANDS["exec"].parse(["--process", str(tmp_path / "p.json"), "c"])[0]
+    base = {"capabilities": {"bounding": ["CAP_KILL"]}, "noNewPrivileges": True}
+    (tmp_path / "p.json").write_text('{"args": ["x"]}')
+    assert execs.process_of(base, values, []) == {"args": ["x"], "capabilities": {"bounding": ["CAP_KILL"]}}
+    (tmp_path / "p.json").write_text('{"args": ["x"], "capabilities": {}}')
+    assert execs.process_of(base, values, [])["capabilities"] == {}
+
+
+def test_what_no_rule_of_a_bundle_allows_is_no_device(tmp_path: Path) -> None:
+    rules = bundle.completed({}, str(tmp_path))["linux"]["resources"]["devices"]
+    assert rules[0] == {"allow": False, "access": "rwm"}
+    assert all(rule["allow"] for rule in rules[1:])
+
+
 def test_a_group_below_the_containers_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "cpu" / "c" / "sub").mkdir(parents=True)
     (tmp_path / "pids" / "c").mkdir(parents=True)

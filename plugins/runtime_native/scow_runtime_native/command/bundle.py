@@ -12,6 +12,8 @@ _MAJOR = "1"
 _OBJECTS = ("process", "root", "linux", "hooks", "annotations")
 _LARGEST_CONFIG_BYTES = 64 << 20
 
+_NO_DEVICE = {"allow": False, "access": "rwm"}
+
 # What every container may use whatever the configuration says of devices, as with runc and crun: the nodes of
 # config-linux.md "Default Devices" and its terminals; and nodes of all kinds may be made.
 _DEVICE_RULES = (
@@ -43,11 +45,11 @@ def load(bundle: str) -> tuple[dict[str, Any], bytes]:
 
 
 def completed(spec: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """*spec* with what runc and crun add by themselves: the bundle's folder before the sources of bind mounts that are
-    relative, and the rules for the default devices."""
+    """*spec* with what runc does by itself: the bundle's folder stands before the sources of bind mounts that are
+    relative, and what no rule allows is no device but the default ones."""
     linux = spec.get("linux") or {}
     resources = linux.get("resources") or {}
-    rules = [*(resources.get("devices") or ()), *default_device_rules()]
+    rules = [_NO_DEVICE, *(resources.get("devices") or ()), *default_device_rules()]
     return {
         **spec,
         "mounts": [_absolute(mount, bundle) for mount in spec.get("mounts") or ()],

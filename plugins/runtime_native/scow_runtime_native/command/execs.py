@@ -71,10 +71,11 @@ def _spawn(
 
 
 def process_of(base: dict[str, Any], values: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """The OCI process to run: that of the file, or the container's own with what the flags say."""
+    """The OCI process to run: that of the file, with the container's capabilities where it names none, or the
+    container's own with what the flags say."""
     if values["process"]:
         with open(values["process"], "rb") as file:
-            return bundles.parse(file.read(), values["process"])
+            return {"capabilities": base.get("capabilities"), **bundles.parse(file.read(), values["process"])}
     if not words:
         raise InvalidArgument("no command specified", hint="name a program, or a file with --process")
     process = copy.deepcopy(base)
