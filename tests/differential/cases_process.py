@@ -246,3 +246,9 @@ def apparmor_where_there_is_none(spec: Spec, run: Run) -> None:
 def selinux_where_there_is_none(spec: Spec, run: Run) -> None:
     """An SELinux label on a host without SELinux."""
     spec["process"]["selinuxLabel"] = "system_u:system_r:container_t:s0"
+
+
+@case("status")
+def user_name_of_windows(spec: Spec, run: Run) -> None:
+    """A user's name is for Windows, and passed over."""
+    spec["process"]["user"] = {"uid": 1000, "gid": 1001, "username": "root"}

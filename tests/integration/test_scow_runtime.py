@@ -223,6 +223,39 @@ def test_bad_bundles_are_refused(bench: Bench) -> None:
     assert bench("list", "-q").stdout == ""
 
 
+def test_what_is_changed_in_the_bundle_after_create_changes_nothing(bench: Bench) -> None:
+    spec = bench.configure("echo", "as it was", annotations={"a": "b"})
+    spec["process"]["env"].append("WORD=old")
+    spec["process"]["args"] = ["sh", "-c", "echo $WORD; exec sleep 1000"]
+    bench.write(spec)
+    bench.create("c")
+    bench.configure("echo", "changed", annotations={"a": "changed"})
+    bench("start", "c", check=True)
+    assert bench("exec", "c", "sh", "-c", "echo $WORD").stdout == "old\n"
+    assert json.loads(bench("state", "c").stdout)["annotations"] == {"a": "b"}
+    bench("delete", "--force", "c", check=True)
+    assert bench.output() == "old\n"
+
+
+def test_delete_leaves_what_others_made(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    spec = bench.configure("touch", "/data/file")
+    spec["mounts"].append({"destination": "/data", "source": str(tmp_path / "data"), "options": ["bind"]})
+    bench.write(spec)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        path = f"/proc/{holder.pid}/ns/net"
+        spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": path}]
+        del spec["hostname"]
+        bench.write(spec)
+        before = os.readlink(path)
+        done = bench("run", "c")
+        after, alive = os.readlink(path), holder.poll() is None
+        holder.kill()
+    assert (done.returncode, after, alive) == (0, before, True)
+    assert (tmp_path / "data/file").exists() and (bench.bundle / "rootfs/bin/busybox").exists()
+
+
 def test_of_two_creates_of_one_id_one_wins(bench: Bench) -> None:
     bench.configure(*_FOREVER)
     words = [str(PROGRAM), "--root", str(bench.root), "create", "c"]

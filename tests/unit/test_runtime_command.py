@@ -88,7 +88,7 @@ def test_a_bundle_gets_what_runc_adds(tmp_path: Path) -> None:
         ({"process": None}, "no process"),
         ({"process": []}, "process is not an object"),
         ({"root": {}}, "no root.path"),
-        ({"windows": {"x": 1}}, "another platform"),
+        *(({key: {"x": 1}}, "another platform") for key in ("windows", "vm", "solaris", "zos")),
     ],
 )
 def test_a_bad_configuration_is_refused(change: dict[str, Any], text: str) -> None:
@@ -136,6 +136,13 @@ def test_what_no_rule_of_a_bundle_allows_is_no_device(tmp_path: Path) -> None:
     rules = bundle.completed({}, str(tmp_path))["linux"]["resources"]["devices"]
     assert rules[0] == {"allow": False, "access": "rwm"}
     assert all(rule["allow"] for rule in rules[1:])
+
+
+def test_the_user_name_for_windows_is_ignored(tmp_path: Path) -> None:
+    process = {"args": ["x"], "user": {"uid": 1, "gid": 2, "username": "root", "groups": ["root"]}}
+    of_linux = {"args": ["x"], "user": {"uid": 1, "gid": 2}}
+    assert bundle.for_linux(process) == of_linux == bundle.completed({"process": process}, str(tmp_path))["process"]
+    assert bundle.for_linux({"user": None}) == {"user": {}}
 
 
 def test_a_group_below_the_containers_is_looked_for(tmp_path: Path) -> None:

@@ -46,15 +46,22 @@ def load(bundle: str) -> tuple[dict[str, Any], bytes]:
 
 def completed(spec: dict[str, Any], bundle: str) -> dict[str, Any]:
     """*spec* with what runc does by itself: the bundle's folder stands before the sources of bind mounts that are
-    relative, and what no rule allows is no device but the default ones."""
+    relative, and what no rule allows is no device but the default ones. The process is `for_linux`."""
     linux = spec.get("linux") or {}
     resources = linux.get("resources") or {}
     rules = [_NO_DEVICE, *(resources.get("devices") or ()), *default_device_rules()]
     return {
         **spec,
+        "process": for_linux(spec.get("process") or {}),
         "mounts": [_absolute(mount, bundle) for mount in spec.get("mounts") or ()],
         "linux": {**linux, "resources": {**resources, "devices": rules}},
     }
+
+
+def for_linux(process: dict[str, Any]) -> dict[str, Any]:
+    """*process* with a user by numbers: names are for Windows (config.md, "Process")."""
+    user = process.get("user") or {}
+    return {**process, "user": {key: user[key] for key in user.keys() - {"username", "groups"}}}
 
 
 def default_device_rules() -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def run(root: str, id: str, values: dict[str, Any], words: list[str]) -> int:
     if status == "paused" and not values["ignore_paused"]:
         raise Conflict(f"cannot exec in a paused container: {id!r}", hint="use --ignore-paused, or resume it")
     spec = container.config()
-    process = process_of(spec["process"], values, words)
+    process = bundles.for_linux(process_of(spec["process"], values, words))
     tty, detach, console = bool(process.get("terminal")), values["detach"], values["console_socket"]
     if tty and detach and not console:
         raise InvalidArgument("cannot allocate tty if scow-runtime will detach without setting console socket")
