@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scow.linux import syscalls as sys
 from tests.differential.bundle import bind, mount, replace_mount
-from tests.differential.cases_namespaces import MAPPED
+from tests.differential.cases_namespaces import MAPPED, in_user_namespace
 from tests.differential.corpus import Change, Observed, Spec, case
 from tests.differential.run import Run, to_the_end
 
@@ -395,7 +395,6 @@ def idmapped_bind(spec: Spec, run: Run) -> None:
 )
 def idmapped_bind_in_a_user_namespace(spec: Spec, run: Run) -> None:
     """A bind mount with the mappings of the container's user namespace: what root owns outside, root owns inside."""
-    spec["linux"]["namespaces"].append({"type": "user"})
-    spec["linux"].update(uidMappings=MAPPED, gidMappings=MAPPED)
+    in_user_namespace(spec)
     (run.root / "data").mkdir()
     spec["mounts"].append({**bind(source(run), "/data"), "uidMappings": MAPPED, "gidMappings": MAPPED})

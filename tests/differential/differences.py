@@ -42,6 +42,8 @@ _POSTSTART = (
     "Stops the container; version 1.2 of the specification says to go on with a warning, 1.3 to stop it, as runc does."
 )
 
+_NO_DEVICE = "Takes another file for a device that stands there already; the specification says that it is an error."
+
 _RUNC = (
     _runc("host-names", "uts:domain", "1.1.5 knows no `domainname`."),
     _runc("domain-name-without-a-namespace", "exit", "1.1.5 knows no `domainname`, and does not refuse it."),
@@ -100,6 +102,13 @@ _RUNC = (
     _runc("hook-that-fails-poststop", "*", "Leaves out the hooks after it; the specification says to go on."),
     _runc("linux-absent", "exit", "Runs the program in the host's namespaces, its mount namespace too."),
     _runc("linux-absent", "left", "Runs the program in the host's namespaces: its mounts are there afterwards."),
+    _runc("root-that-is-a-link", "exit", "Refuses a root that is a symbolic link."),
+    _runc("device-that-is-a-file-already", "exit", _NO_DEVICE),
+    _runc("device-rule-of-odd-access", "exit", "Passes over letters of `access` that mean nothing."),
+    _runc("groups-twice", "status:Groups", "Names a group once."),
+    _runc("caller-blocks-signals", "status:SigBlk", "Leaves SIGUSR1 blocked where its caller has."),
+    _runc("exec-by-a-caller-that-blocks-signals", "status:SigBlk", "Leaves SIGUSR1 blocked where its caller has."),
+    _runc("variable-without-a-value", "exit", "Refuses a variable without =."),
     _runc("version-absent", "exit", "Does not look at `ociVersion`."),
     _runc("version-of-the-future", "exit", "Does not look at `ociVersion`."),
     _runc("command-unknown", "1 fly", "Exit code 3 of its library for command lines."),
@@ -123,6 +132,21 @@ _CRUN = (
     _crun("time-namespace*", "exit", "1.8.1 fails to write the offsets on this kernel."),
     _crun("user-namespace*", "mount:/dev/*", "Adds nosuid and noexec to the devices that it binds."),
     _crun("user-namespace-without-mappings", "exit", "Maps root alone where the configuration says nothing."),
+    _crun("device-that-is-a-file-already", "exit", _NO_DEVICE),
+    _crun("*-beyond-all", "exit", "Takes ids from 2147483648 on, and shares beyond what the kernel has."),
+    _crun("limit-of-shares-tiny", "exit", "Writes numbers of shares that the kernel makes others of."),
+    _crun("limit-of-cpu-negative", "exit", "Takes -1 for a number, which the kernel refuses."),
+    _crun("limit-of-memory-zero", "exit", "Takes 0 for a limit, not for none."),
+    _crun("limit-of-weight", "exit", "Fails on weights where the kernel's disks have no scheduler with weights."),
+    _crun("capability-in-small-letters", "status:CapBnd", "Takes names of capabilities in small letters."),
+    _crun("variable-without-a-name", "exit", "Takes a variable without a name."),
+    _crun("variable-with-a-zero", "exit", "Takes what stands before a zero byte."),
+    _crun("home-that-is-empty", "process:environ", "HOME without a value is none to the others, and is set."),
+    _crun("namespaces-are-null", "exit", "Takes an empty `apparmorProfile` for one."),
+    _crun("cgroup-with-dots", "exit", "Does not clean a path with `..`, which leads nowhere then."),
+    _crun("places-of-mounts", "made *", "Has what it makes for mounts sticky, and files executable."),
+    _crun("places-without-mounts", "made dev/core", "Makes the link where the kernel has no /proc/kcore too."),
+    _crun("caller-with-a-umask", "places", "Has what it makes for mounts sticky."),
     _crun("rlimit-twice", "exit", "Takes a limit that stands twice; the specification says that it is an error."),
     _crun("exec-*", "process:session", "`exec` without a terminal makes no session: it shares the caller's."),
     _crun("exec-*", "status:NoNewPrivs", f"{_EXEC_OF_ITS_OWN}: not `noNewPrivileges`."),
@@ -185,7 +209,7 @@ _CRUN = (
     *(
         _crun(name, "left", "Leaves the cgroups of a container whose limits are refused.")
         for name in ("memory-swap-below-the-limit", "cpu-set-that-is-not-there", "pids-unlimited", "huge-pages",
-                     "network-class", "unified-on-version-1")
+                     "network-class", "unified-on-version-1", "limit-of-*", "device-rule-of-*")
     ),
     _crun("paused-and-resumed", "again", "Pausing what is paused succeeds."),
     _crun("paused-and-resumed", "resume again", "Resuming what is not paused succeeds."),
@@ -234,6 +258,13 @@ _OURS = (
     ),
     _ours("root-propagation-runbindable", "exit", "Makes the tree unbindable when all is bound, not before."),
     _ours("hook-that-fails-poststart", "exit", _POSTSTART),
+    _ours(
+        "exec-by-a-caller-with-a-umask",
+        "status:Umask",
+        "An exec has the umask of a container's program, 0022, whoever calls.",
+    ),
+    _ours("no-pivot", "exit", "Refuses `--no-pivot`: the root is changed by pivot_root(2) always."),
+    _ours("places-of-mounts", "made bound/file", "A file that is made for a mount is not executable."),
     _ours("destination-inside-proc", "exit", "Lets nothing but what lxcfs replaces be mounted inside /proc."),
 )
 

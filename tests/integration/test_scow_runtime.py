@@ -6,6 +6,7 @@ import array
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -58,6 +59,16 @@ def test_run_answers_the_exit_code_and_leaves_nothing(bench: Bench) -> None:
 def test_stdin_reaches_the_program(bench: Bench) -> None:
     bench.configure("cat")
     assert bench("run", "c", input=b"through\n").stdout == "through\n"
+
+
+def test_a_caller_that_blocks_signals_is_told_of_the_end(bench: Bench) -> None:
+    bench.configure("grep", "SigBlk", "/proc/self/status")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        done = bench("run", "c")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert (done.returncode, done.stdout) == (0, "SigBlk:\t0000000000000000\n")
 
 
 def test_keep_keeps_a_container_that_ended(bench: Bench) -> None:

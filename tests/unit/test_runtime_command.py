@@ -87,6 +87,7 @@ def test_a_bundle_gets_what_runc_adds(tmp_path: Path) -> None:
         ({"ociVersion": None}, "no ociVersion"),
         ({"process": None}, "no process"),
         ({"process": []}, "process is not an object"),
+        ({"process": {"args": ["x"]}}, "no process.cwd"),
         ({"root": {}}, "no root.path"),
         *(({key: {"x": 1}}, "another platform") for key in ("windows", "vm", "solaris", "zos")),
     ],
@@ -126,10 +127,14 @@ def test_an_exec_is_the_containers_process_with_what_the_flags_say() -> None:
 def test_the_process_of_a_file_has_the_containers_capabilities_where_it_names_none(tmp_path: Path) -> None:
     values = COMMANDS["exec"].parse(["--process", str(tmp_path / "p.json"), "c"])[0]
     base = {"capabilities": {"bounding": ["CAP_KILL"]}, "noNewPrivileges": True}
-    (tmp_path / "p.json").write_text('{"args": ["x"]}')
-    assert execs.process_of(base, values, []) == {"args": ["x"], "capabilities": {"bounding": ["CAP_KILL"]}}
-    (tmp_path / "p.json").write_text('{"args": ["x"], "capabilities": {}}')
+    (tmp_path / "p.json").write_text('{"args": ["x"], "cwd": "/"}')
+    of_base = {"args": ["x"], "cwd": "/", "capabilities": {"bounding": ["CAP_KILL"]}}
+    assert execs.process_of(base, values, []) == of_base
+    (tmp_path / "p.json").write_text('{"args": ["x"], "cwd": "/", "capabilities": {}}')
     assert execs.process_of(base, values, [])["capabilities"] == {}
+    (tmp_path / "p.json").write_text('{"args": ["x"]}')
+    with pytest.raises(InvalidArgument, match=r"p.json has no cwd"):
+        execs.process_of(base, values, [])
 
 
 def test_what_no_rule_of_a_bundle_allows_is_no_device(tmp_path: Path) -> None:

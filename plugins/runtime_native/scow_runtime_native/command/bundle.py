@@ -106,6 +106,8 @@ def check(spec: dict[str, Any], name: str) -> None:
             raise InvalidArgument(f"{name}: {key} is not an object")
     if not spec.get("process"):
         raise InvalidArgument(f"{name} has no process")
+    if not spec["process"].get("cwd"):
+        raise InvalidArgument(f"{name} has no process.cwd")
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         raise InvalidArgument(f"{name} has no root.path")
     for foreign in ("windows", "vm", "solaris", "zos"):

@@ -75,7 +75,10 @@ def process_of(base: dict[str, Any], values: dict[str, Any], words: list[str]) -
     container's own with what the flags say."""
     if values["process"]:
         with open(values["process"], "rb") as file:
-            return {"capabilities": base.get("capabilities"), **bundles.parse(file.read(), values["process"])}
+            process = bundles.parse(file.read(), values["process"])
+        if not process.get("cwd"):
+            raise InvalidArgument(f"{values['process']} has no cwd")
+        return {"capabilities": base.get("capabilities"), **process}
     if not words:
         raise InvalidArgument("no command specified", hint="name a program, or a file with --process")
     process = copy.deepcopy(base)
