@@ -170,6 +170,27 @@ def _pid_file(run: Run) -> Observed:
     return {"exit": str(done.code), "same": str(content == str(run.pid())), "mode": oct(path.stat().st_mode & 0o777)}
 
 
+def _statistics(run: Run) -> Observed:
+    run.run("--detach")
+    done = run.command("events", "--stats", run.id)
+    observed = {"exit": str(done.code)}
+    if done.code == 0:
+        event = json.loads(done.out)
+        data = event["data"]
+        observed |= {"event": f"{event['type']} {event['id']}", "pids": json.dumps(data["pids"], sort_keys=True)}
+        observed |= {"memory": " ".join(sorted(data["memory"].keys() - {"cache"}))}  # runc leaves out what is 0
+        observed |= {"memory.usage": " ".join(sorted(data["memory"]["usage"]))}
+        observed |= {"limit": str(data["memory"]["usage"]["limit"]), "cpu": " ".join(sorted(data["cpu"]["usage"]))}
+    return observed
+
+
+@case(drive=_statistics)
+def statistics(spec: Spec, run: Run) -> None:
+    """``events --stats``: which numbers there are."""
+    sleeping(spec, run)
+    spec["linux"]["resources"].update(memory={"limit": 64 << 20}, pids={"limit": 20}, cpu={"quota": 50000})
+
+
 @case(drive=_pid_file)
 def pid_file(spec: Spec, run: Run) -> None:
     """``--pid-file``."""
