@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.differential import looks
 from tests.differential.bundle import SETS, bind, mount
 from tests.differential.cases_exec import seen
 from tests.differential.corpus import Drive, Observed, Spec, case
@@ -163,3 +166,48 @@ def what_proc_says_of_a_users_program(spec: Spec, run: Run) -> None:
     """What else /proc has of the first process of a user."""
     spec["process"]["user"] = {"uid": 1000, "gid": 1001}
     spec["process"]["capabilities"] = {name: [] for name in SETS}
+
+
+def _pid_file_nowhere(run: Run) -> Observed:
+    code = run.create("--pid-file", str(run.folder / "nowhere" / "pid")).code
+    return {"exit": str(code), "status": run.status()}
+
+
+@case(drive=_pid_file_nowhere)
+def pid_file_nowhere(spec: Spec, run: Run) -> None:
+    """A ``--pid-file`` in a folder that is not there: nothing is created."""
+
+
+def _console_nowhere(run: Run) -> Observed:
+    code = run.create("--console-socket", str(run.folder / "nowhere")).code
+    return {"exit": str(code), "status": run.status()}
+
+
+@case(drive=_console_nowhere)
+def console_socket_nowhere(spec: Spec, run: Run) -> None:
+    """A ``--console-socket`` that is not there: nothing is created."""
+    spec["process"]["terminal"] = True
+
+
+def _logged(run: Run) -> Observed:
+    log = run.folder / "log"
+    words = [run.program, "--root", str(run.state_root), "--log", str(log), "--log-format", "json", "state", run.id]
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return {"exit": str(done.returncode), "level": lines[-1]["level"], "keys": " ".join(sorted(lines[-1]))}
+
+
+@case(drive=_logged)
+def log_as_json(spec: Spec, run: Run) -> None:
+    """``--log`` and ``--log-format json``: errors as containerd reads them."""
+
+
+def _closed(run: Run) -> Observed:
+    words = run.words("run", "--bundle", str(run.folder), run.id)
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *words], stdout=subprocess.PIPE, text=True)
+    return {"exit": str(done.returncode), **looks.parse(done.stdout)}
+
+
+@case("process", sh={"input": "readlink /proc/1/fd/0"}, drive=_closed)
+def caller_with_closed_stdio(spec: Spec, run: Run) -> None:
+    """The caller has closed standard input and error."""

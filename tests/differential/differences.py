@@ -108,6 +108,9 @@ _RUNC = (
     _runc("groups-twice", "status:Groups", "Names a group once."),
     _runc("caller-blocks-signals", "status:SigBlk", "Leaves SIGUSR1 blocked where its caller has."),
     _runc("exec-by-a-caller-that-blocks-signals", "status:SigBlk", "Leaves SIGUSR1 blocked where its caller has."),
+    _runc(
+        "caller-with-closed-stdio", "input", "Gives a descriptor of its own where its caller has closed standard input."
+    ),
     _runc("variable-without-a-value", "exit", "Refuses a variable without =."),
     _runc("version-absent", "exit", "Does not look at `ociVersion`."),
     _runc("version-of-the-future", "exit", "Does not look at `ociVersion`."),
@@ -185,6 +188,7 @@ _CRUN = (
     _crun("state-in-each-state", "* more", "`state` says more than the specification."),
     _crun("state-in-each-state", "* ociVersion", "Names the version of the specification that it was made for."),
     _crun("state-in-each-state", "* rootfs", "The root of the state is as the configuration says it, not absolute."),
+    _crun("caller-with-closed-stdio", "exit", "Fails where its caller has closed standard input."),
     _crun("statistics", "*", "Has no `events`."),
     _crun("listed", "header", "Other headings."),
     _crun("processes", "table", "Prints process ids only."),

@@ -71,6 +71,16 @@ def test_a_caller_that_blocks_signals_is_told_of_the_end(bench: Bench) -> None:
     assert (done.returncode, done.stdout) == (0, "SigBlk:\t0000000000000000\n")
 
 
+@pytest.mark.parametrize("closing", ["<&- 2>&-", "<&-", "2>&-", ">&- 2>&-"])
+def test_what_the_caller_has_closed_is_the_null_device(bench: Bench, closing: str) -> None:
+    bench.configure("sh", "-c", "echo out; echo err >&2; readlink /proc/self/fd/0; exit 5")
+    words = [str(PROGRAM), "--root", str(bench.root), "run", "c"]
+    closed = ["sh", "-c", f'exec "$@" {closing}', "sh", *words]
+    done = subprocess.run(closed, cwd=bench.bundle, input="", capture_output=True, text=True, timeout=60)
+    said = "" if ">&- 2" in closing else "out\n" + ("/dev/null\n" if "<&-" in closing else done.stdout[4:])
+    assert (done.returncode, done.stdout, done.stderr) == (5, said, "" if "2>&-" in closing else "err\n")
+
+
 def test_keep_keeps_a_container_that_ended(bench: Bench) -> None:
     bench.configure("true")
     bench("run", "--keep", "c", check=True)
