@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from docs.differences import differences_page
 from docs.markdown import captured, fenced, markdown, one_line, page, sentence, signature, table
 from scow import config, daemon, errors, hookspecs
 from scow.api import scow_v1, server, unbuilt
@@ -381,6 +382,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "drivers.md": drivers_page,
     "errors.md": errors_page,
     "api.md": api_page,
+    "runtime-differences.md": differences_page,
     "scow-runtime.md": runtime_page,
 }
 

@@ -1,4 +1,4 @@
-"""docs/reference/runtime.md: each line of its tables names a test, and that test is there."""
+"""docs/reference/runtime.md: each line of its tables names tests that are there, and each line of the spec has one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from tests.docs.pages import DOCS, ROOT
 
 PAGE = DOCS / "reference/runtime.md"
+SPEC = ROOT / "tests/docs/runtime_spec.txt"
 
 
 def rows() -> list[list[str]]:
@@ -26,12 +27,44 @@ def written() -> set[str]:
     }
 
 
-def test_every_line_has_a_property_a_way_and_a_test_that_exists() -> None:
+def spoken_of(cell: str) -> set[str]:
+    """What a cell of the first column is about: itself, and each name in it, also with the object of the one before."""
+    found, parent = {cell}, ""
+    for name in re.findall(r"`([^`]+)`", cell):
+        found |= {name, f"{parent}.{name}"}
+        if not name.startswith("/") and "." in name:
+            parent = name.rpartition(".")[0]
+    return found
+
+
+def lines_of_the_spec() -> list[str]:
+    return [line for line in SPEC.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def is_covered(line: str, names: set[str]) -> bool:
+    """Whether a row speaks of *line*, or of the array in whose elements it is."""
+    parts = line.split("[]")
+    return any("[]".join(parts[:count]) in names for count in range(1, len(parts) + 1))
+
+
+def test_every_line_has_a_property_a_way_and_tests_that_exist() -> None:
     tests = written()
     for row in rows():
         assert len(row) == 3 and all(row), row
-        named = re.fullmatch(r"`(test_\w+)`", row[2])
-        assert named and named[1] in tests, row[2]
+        assert re.fullmatch(r"`test_\w+`(, `test_\w+`)*", row[2]), row[2]
+        assert [name for name in re.findall(r"\w+", row[2]) if name not in tests] == [], row[0]
+
+
+def test_every_line_of_the_spec_has_one_here() -> None:
+    names = {name for row in rows() for name in spoken_of(row[0])}
+    assert [line for line in lines_of_the_spec() if not is_covered(line, names)] == []
+
+
+def test_names_without_a_dot_stand_in_the_object_of_the_one_before() -> None:
+    found = spoken_of("`a.b.c`, `d` and `/dev/x.y`, `e`")
+    assert {"a.b.c", "a.b.d", "d", "/dev/x.y", "a.b.e"} <= found
+    assert is_covered("m[].o[].p", {"m"}) and is_covered("m[].o[].p", {"m[].o"})
+    assert not is_covered("m.o", {"m"}) and not is_covered("m[].o", {"m[].p"})
 
 
 @pytest.mark.parametrize("title", ["Lifecycle", "Root and mounts", "Process", "Namespaces", "Devices", "Seccomp"])

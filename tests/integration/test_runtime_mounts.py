@@ -241,22 +241,41 @@ def test_propagation_of_a_bind(lab: Lab, tree: Path, option: str, top: list[str]
 
 @pytest.mark.parametrize("option", ["slave", "rslave"])
 def test_a_slave_bind_has_a_master_on_the_host(lab: Lab, tree: Path, option: str) -> None:
+    """What is mounted below it too: a peer of the host's there would let the container mount on the host."""
     syscalls.mount(None, str(tree), None, syscalls.MS_SHARED | syscalls.MS_REC)
     found = Info(lab.sh(MOUNTINFO, change=with_mounts(mount("/m", "none", str(tree), "rbind", option))))
-    assert found.tags["/m"] == ["master"]
-    assert found.tags["/m/inner"] == (["master"] if option == "rslave" else ["shared"])
+    assert (found.tags["/m"], found.tags["/m/inner"]) == (["master"], ["master"])
+
+
+def that_may_mount(*entries: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """A change: the container has these mounts, and may make more of them."""
+
+    def change(spec: dict[str, Any]) -> None:
+        spec["mounts"] += entries
+        for kind in ("bounding", "effective", "permitted"):
+            spec["process"]["capabilities"][kind].append("CAP_SYS_ADMIN")
+        del spec["linux"]["seccomp"]
+
+    return change
+
+
+@pytest.mark.parametrize("options", [("slave",), ("rslave",), ("shared", "slave")])
+def test_a_container_cannot_mount_on_the_host_through_a_slave_bind(
+    lab: Lab, tree: Path, options: tuple[str, ...]
+) -> None:
+    syscalls.mount(None, str(tree), None, syscalls.MS_SHARED | syscalls.MS_REC)
+    places = ("late", "inner/late")
+    for place in places:
+        (tree / place).mkdir()
+    text = " && ".join(f"mount -t tmpfs late /m/{place} && touch /m/{place}/file" for place in places)
+    lab.sh(text, change=that_may_mount(mount("/m", "none", str(tree), "rbind", *options)))
+    assert [place for place in places if (tree / place / "file").exists()] == []
 
 
 def test_a_shared_bind_gives_the_host_what_the_container_mounts(lab: Lab, tree: Path) -> None:
     syscalls.mount(None, str(tree), None, syscalls.MS_SHARED)
     (tree / "late").mkdir()
-
-    def change(spec: dict[str, Any]) -> None:
-        spec["mounts"].append(mount("/m", "none", str(tree), "bind", "shared"))
-        for kind in ("bounding", "effective", "permitted"):
-            spec["process"]["capabilities"][kind].append("CAP_SYS_ADMIN")
-        del spec["linux"]["seccomp"]
-
+    change = that_may_mount(mount("/m", "none", str(tree), "bind", "shared"))
     lab.sh("mount -t tmpfs late /m/late && touch /m/late/file", change=change)
     assert (tree / "late/file").exists()
 

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -60,6 +61,26 @@ def test_stdin_reaches_the_program(bench: Bench) -> None:
     assert bench("run", "c", input=b"through\n").stdout == "through\n"
 
 
+def test_a_caller_that_blocks_signals_is_told_of_the_end(bench: Bench) -> None:
+    bench.configure("grep", "SigBlk", "/proc/self/status")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        done = bench("run", "c")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert (done.returncode, done.stdout) == (0, "SigBlk:\t0000000000000000\n")
+
+
+@pytest.mark.parametrize("closing", ["<&- 2>&-", "<&-", "2>&-", ">&- 2>&-"])
+def test_what_the_caller_has_closed_is_the_null_device(bench: Bench, closing: str) -> None:
+    bench.configure("sh", "-c", "echo out; echo err >&2; readlink /proc/self/fd/0; exit 5")
+    words = [str(PROGRAM), "--root", str(bench.root), "run", "c"]
+    closed = ["sh", "-c", f'exec "$@" {closing}', "sh", *words]
+    done = subprocess.run(closed, cwd=bench.bundle, input="", capture_output=True, text=True, timeout=60)
+    said = "" if ">&- 2" in closing else "out\n" + ("/dev/null\n" if "<&-" in closing else done.stdout[4:])
+    assert (done.returncode, done.stdout, done.stderr) == (5, said, "" if "2>&-" in closing else "err\n")
+
+
 def test_keep_keeps_a_container_that_ended(bench: Bench) -> None:
     bench.configure("true")
     bench("run", "--keep", "c", check=True)
@@ -112,16 +133,38 @@ def test_exec_in_a_running_container(bench: Bench) -> None:
         "exec", "-e", "A=b", "--cwd", "/tmp", "-u", "8:12", "-g", "77", "c", "sh", "-c", "echo $A; pwd; id; exit 3"
     )
     assert done.returncode == 3
-    assert done.stdout.splitlines() == ["b", "/tmp", "uid=8(mail) gid=12(mail) groups=12(mail),77(extra)"]
+    assert done.stdout.splitlines() == ["b", "/tmp", "uid=8(mail) gid=12(mail) groups=77(extra)"]
     missing = bench("exec", "c", "nothere")
     assert missing.returncode == 255 and "executable file not found in $PATH" in missing.stderr
     process = {"args": ["sh", "-c", "echo from file"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
     (bench.bundle / "process.json").write_text(json.dumps(process))
     assert bench("exec", "--process", "process.json", "c").stdout == "from file\n"
+    process["args"] = ["grep", "Cap", "/proc/self/status"]
+    (bench.bundle / "process.json").write_text(json.dumps(process))
+    assert bench("exec", "--process", "process.json", "c").stdout == bench("exec", "c", *process["args"]).stdout
     with open(os.devnull, "w") as null:
         words = [str(PROGRAM), "--root", str(bench.root), "exec", "-d", "--pid-file", "exec.pid", "c", "sleep", "1000"]
         subprocess.run(words, cwd=bench.bundle, stdout=null, stderr=null, check=True)
     assert int((bench.bundle / "exec.pid").read_text()) in json.loads(bench("ps", "-f", "json", "c").stdout)
+
+
+def test_a_bundle_without_device_rules_has_the_default_devices_only(bench: Bench) -> None:
+    spec = bench.configure("sh", "-c", "echo >/dev/null && mknod /dev/made c 1 1 && cat /dev/made 2>&1")
+    spec["linux"]["resources"] = {}
+    for kind in ("bounding", "effective", "permitted"):
+        spec["process"]["capabilities"][kind].append("CAP_MKNOD")
+    bench.write(spec)
+    done = bench("run", "c")
+    assert (done.returncode, done.stdout) == (1, "cat: can't open '/dev/made': Operation not permitted\n")
+
+
+def test_a_created_container_that_is_paused_says_so_and_is_created_when_it_is_resumed(bench: Bench) -> None:
+    bench.configure(*_FOREVER)
+    bench.create("c")
+    bench("pause", "c", check=True)
+    assert bench.status("c") == "paused"
+    bench("resume", "c", check=True)
+    assert bench.status("c") == "created"
 
 
 def test_pause_limits_and_statistics(bench: Bench) -> None:
@@ -199,6 +242,39 @@ def test_bad_bundles_are_refused(bench: Bench) -> None:
     (bench.bundle / "config.json").write_text("{")
     assert "is not JSON" in bench("create", "c").stderr
     assert bench("list", "-q").stdout == ""
+
+
+def test_what_is_changed_in_the_bundle_after_create_changes_nothing(bench: Bench) -> None:
+    spec = bench.configure("echo", "as it was", annotations={"a": "b"})
+    spec["process"]["env"].append("WORD=old")
+    spec["process"]["args"] = ["sh", "-c", "echo $WORD; exec sleep 1000"]
+    bench.write(spec)
+    bench.create("c")
+    bench.configure("echo", "changed", annotations={"a": "changed"})
+    bench("start", "c", check=True)
+    assert bench("exec", "c", "sh", "-c", "echo $WORD").stdout == "old\n"
+    assert json.loads(bench("state", "c").stdout)["annotations"] == {"a": "b"}
+    bench("delete", "--force", "c", check=True)
+    assert bench.output() == "old\n"
+
+
+def test_delete_leaves_what_others_made(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    spec = bench.configure("touch", "/data/file")
+    spec["mounts"].append({"destination": "/data", "source": str(tmp_path / "data"), "options": ["bind"]})
+    bench.write(spec)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        path = f"/proc/{holder.pid}/ns/net"
+        spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": path}]
+        del spec["hostname"]
+        bench.write(spec)
+        before = os.readlink(path)
+        done = bench("run", "c")
+        after, alive = os.readlink(path), holder.poll() is None
+        holder.kill()
+    assert (done.returncode, after, alive) == (0, before, True)
+    assert (tmp_path / "data/file").exists() and (bench.bundle / "rootfs/bin/busybox").exists()
 
 
 def test_of_two_creates_of_one_id_one_wins(bench: Bench) -> None:

@@ -60,6 +60,15 @@ def test_what_is_not_there_is_named(user: str, groups: tuple[str, ...], message:
         look_up(user, groups, PASSWD, GROUP)
 
 
+def test_exact_groups_are_those_that_are_named_and_no_others(tmp_path: Path) -> None:
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert resolve(root_fd, "33:34", ("5", "77"), exact=True).groups == [5, 77]
+        assert resolve(root_fd, "33:34", (), exact=True) == User(33, 34, [], "/")
+    finally:
+        os.close(root_fd)
+
+
 def test_an_image_without_files_has_numbers_only() -> None:
     assert look_up("5:6", (), "", "") == User(5, 6, [6], "/")
 

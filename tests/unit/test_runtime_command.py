@@ -87,8 +87,9 @@ def test_a_bundle_gets_what_runc_adds(tmp_path: Path) -> None:
         ({"ociVersion": None}, "no ociVersion"),
         ({"process": None}, "no process"),
         ({"process": []}, "process is not an object"),
+        ({"process": {"args": ["x"]}}, "no process.cwd"),
         ({"root": {}}, "no root.path"),
-        ({"windows": {"x": 1}}, "another platform"),
+        *(({key: {"x": 1}}, "another platform") for key in ("windows", "vm", "solaris", "zos")),
     ],
 )
 def test_a_bad_configuration_is_refused(change: dict[str, Any], text: str) -> None:
@@ -121,6 +122,32 @@ def test_an_exec_is_the_containers_process_with_what_the_flags_say() -> None:
     assert base["env"] == ["P=q"]
     with pytest.raises(InvalidArgument, match="no command"):
         execs.process_of(base, values, [])
+
+
+def test_the_process_of_a_file_has_the_containers_capabilities_where_it_names_none(tmp_path: Path) -> None:
+    values = COMMANDS["exec"].parse(["--process", str(tmp_path / "p.json"), "c"])[0]
+    base = {"capabilities": {"bounding": ["CAP_KILL"]}, "noNewPrivileges": True}
+    (tmp_path / "p.json").write_text('{"args": ["x"], "cwd": "/"}')
+    of_base = {"args": ["x"], "cwd": "/", "capabilities": {"bounding": ["CAP_KILL"]}}
+    assert execs.process_of(base, values, []) == of_base
+    (tmp_path / "p.json").write_text('{"args": ["x"], "cwd": "/", "capabilities": {}}')
+    assert execs.process_of(base, values, [])["capabilities"] == {}
+    (tmp_path / "p.json").write_text('{"args": ["x"]}')
+    with pytest.raises(InvalidArgument, match=r"p.json has no cwd"):
+        execs.process_of(base, values, [])
+
+
+def test_what_no_rule_of_a_bundle_allows_is_no_device(tmp_path: Path) -> None:
+    rules = bundle.completed({}, str(tmp_path))["linux"]["resources"]["devices"]
+    assert rules[0] == {"allow": False, "access": "rwm"}
+    assert all(rule["allow"] for rule in rules[1:])
+
+
+def test_the_user_name_for_windows_is_ignored(tmp_path: Path) -> None:
+    process = {"args": ["x"], "user": {"uid": 1, "gid": 2, "username": "root", "groups": ["root"]}}
+    of_linux = {"args": ["x"], "user": {"uid": 1, "gid": 2}}
+    assert bundle.for_linux(process) == of_linux == bundle.completed({"process": process}, str(tmp_path))["process"]
+    assert bundle.for_linux({"user": None}) == {"user": {}}
 
 
 def test_a_group_below_the_containers_is_looked_for(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ def test_capabilities_that_cannot_be_given_are_left_out_with_a_warning() -> None
     ]
 
 
+def test_groups_may_be_null() -> None:
+    assert process_plan({"args": ["x"], "user": {"uid": 1, "gid": 2, "additionalGids": None}}, b"")["groups"] == []
+
+
 def test_a_capability_that_the_engine_lacks_cannot_be_added_to_a_container() -> None:
     missing = capabilities.names(~capabilities.bounding() & ((1 << len(capabilities.CAPABILITIES)) - 1))
     if not missing:

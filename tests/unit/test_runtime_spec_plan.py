@@ -171,6 +171,22 @@ def test_scheduling_becomes_numbers() -> None:
     assert scheduling_plan.read({}, {}) == {}
 
 
+def test_every_word_of_scheduling_is_known() -> None:
+    def numbers(key: str, member: str, *words: Any) -> list[Any]:
+        given = {"policy": "SCHED_OTHER", "priority": 0}
+        return [scheduling_plan.read({key: {**given, member: word}}, {}).popitem()[1] for word in words]
+
+    kinds = [f"SCHED_{word}" for word in ("OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE")]
+    assert [made[0] for made in numbers("scheduler", "policy", *kinds)] == list(range(7))
+    words = ("RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX")
+    flags = [[f"SCHED_FLAG_{word}"] for word in words]
+    assert [made[1] for made in numbers("scheduler", "flags", *flags)] == [1 << bit for bit in range(7)]
+    classes = [f"IOPRIO_CLASS_{word}" for word in ("RT", "BE", "IDLE")]
+    assert numbers("ioPriority", "class", *classes) == [1 << 13, 2 << 13, 3 << 13]
+    domains = [scheduling_plan.read({}, {"personality": {"domain": word}}) for word in ("LINUX", "LINUX32")]
+    assert domains == [{"personality": 0}, {"personality": 8}]
+
+
 @pytest.mark.parametrize(
     ("process", "linux", "message"),
     [

@@ -152,6 +152,23 @@ def test_a_foreign_architecture_is_killed_unless_it_is_named() -> None:
     assert answer(both, 136, arch=I386) == TRAP and answer(both, 3, arch=I386) == ALLOW
 
 
+_LITTLE = "X86 X86_64 X32 ARM AARCH64 MIPSEL MIPSEL64 MIPSEL64N32 PPC64LE RISCV64"
+_BIG = "MIPS MIPS64 MIPS64N32 PPC PPC64 S390 S390X PARISC PARISC64"
+
+
+@pytest.mark.parametrize(
+    ("names", "refusal"),
+    [(_LITTLE, ""), (_BIG, "architecture SCMP_ARCH_"), ("LOONGARCH64 M68K SH SHEB", "unknown architecture")],
+)
+def test_every_architecture_is_added_or_refused_by_name(names: str, refusal: str) -> None:
+    for name in names.split():
+        if refusal:
+            with pytest.raises(InvalidArgument, match=refusal):
+                compiled(rule("SCMP_ACT_TRAP"), architectures=[f"SCMP_ARCH_{name}"])
+        else:
+            assert compiled(rule("SCMP_ACT_TRAP"), architectures=[f"SCMP_ARCH_{name}"])
+
+
 @pytest.mark.parametrize("default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
 def test_a_call_newer_than_all_that_the_profile_names_is_not_there_as_with_runc(default: str) -> None:
     program = compiled(rule("SCMP_ACT_ALLOW", names=("read", "openat2")), default=default)

@@ -30,9 +30,12 @@ class User(NamedTuple):
     home: str
 
 
-def resolve(root_fd: int, user: str, additional: Iterable[str]) -> User:
-    """*user* and the *additional* groups in the root *root_fd*. Raises `ScowError` for a name that is not there."""
-    return look_up(user, additional, read_inside(root_fd, "etc/passwd"), read_inside(root_fd, "etc/group"))
+def resolve(root_fd: int, user: str, additional: Iterable[str], *, exact: bool = False) -> User:
+    """*user* and the *additional* groups in the root *root_fd*; *exact*: no other groups than those (``process.user``
+    of the specification), not even the user's own. Raises `ScowError` for a name that is not there."""
+    passwd, group = read_inside(root_fd, "etc/passwd"), read_inside(root_fd, "etc/group")
+    found = look_up(user, additional, passwd, group)
+    return found._replace(groups=[int(name) for name in additional]) if exact else found
 
 
 def read_inside(root_fd: int, path: str) -> str:

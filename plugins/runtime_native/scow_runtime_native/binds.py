@@ -123,6 +123,9 @@ def set_attributes(tree: int, entry: dict[str, Any], user: int = -1) -> None:
     if entry["set_recursive"] or entry["clear_recursive"]:
         deep = sys.AT_EMPTY_PATH | sys.AT_RECURSIVE
         sys.mount_setattr(tree, "", deep, entry["set_recursive"], entry["clear_recursive"])
+    if entry["live"] and entry["recursive"] and entry["propagation"][-1] & sys.MS_SLAVE:
+        # what is mounted below a slave would be in its source's peer group still: the container could mount on the host
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, propagation=sys.MS_SLAVE)
     for propagation in entry["propagation"]:
         flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if propagation & sys.MS_REC else 0)
         sys.mount_setattr(tree, "", flags, propagation=propagation & ~sys.MS_REC)

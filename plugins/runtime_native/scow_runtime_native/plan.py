@@ -150,7 +150,7 @@ def process_plan(
         "cwd": cwd,
         "user": user.get("username") or f"{user.get('uid', 0)}:{user.get('gid', 0)}",
         "named_user": bool(user.get("username")),
-        "groups": [*user.get("groups", ()), *map(str, user.get("additionalGids", ()))],
+        "groups": [*user.get("groups", ()), *map(str, user.get("additionalGids") or ())],
         "umask": user.get("umask", 0o022),
         # the monitor takes the terminal's master out of a process that it must be allowed to trace, pidfd_getfd(2)
         "own_terminal": bool(_own_rights() >> capabilities.NUMBERS["CAP_SYS_PTRACE"] & 1),

@@ -101,7 +101,7 @@ def settle(
     """Everything of *spec* holds but the program: its environment. *root_fd* is closed. With *controlling* standard
     input is the controlling terminal; *cover* makes the seccomp filter that is loaded from the one of *spec*."""
     with stage("looking up the user"):
-        user = users.resolve(root_fd, spec["user"], spec["groups"])
+        user = users.resolve(root_fd, spec["user"], spec["groups"], exact=not spec["named_user"])
     os.close(root_fd)
     environment = _environment(spec["env"], user.home)
     if controlling:

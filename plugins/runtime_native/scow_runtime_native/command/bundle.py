@@ -12,6 +12,8 @@ _MAJOR = "1"
 _OBJECTS = ("process", "root", "linux", "hooks", "annotations")
 _LARGEST_CONFIG_BYTES = 64 << 20
 
+_NO_DEVICE = {"allow": False, "access": "rwm"}
+
 # What every container may use whatever the configuration says of devices, as with runc and crun: the nodes of
 # config-linux.md "Default Devices" and its terminals; and nodes of all kinds may be made.
 _DEVICE_RULES = (
@@ -43,16 +45,23 @@ def load(bundle: str) -> tuple[dict[str, Any], bytes]:
 
 
 def completed(spec: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """*spec* with what runc and crun add by themselves: the bundle's folder before the sources of bind mounts that are
-    relative, and the rules for the default devices."""
+    """*spec* with what runc does by itself: the bundle's folder stands before the sources of bind mounts that are
+    relative, and what no rule allows is no device but the default ones. The process is `for_linux`."""
     linux = spec.get("linux") or {}
     resources = linux.get("resources") or {}
-    rules = [*(resources.get("devices") or ()), *default_device_rules()]
+    rules = [_NO_DEVICE, *(resources.get("devices") or ()), *default_device_rules()]
     return {
         **spec,
+        "process": for_linux(spec.get("process") or {}),
         "mounts": [_absolute(mount, bundle) for mount in spec.get("mounts") or ()],
         "linux": {**linux, "resources": {**resources, "devices": rules}},
     }
+
+
+def for_linux(process: dict[str, Any]) -> dict[str, Any]:
+    """*process* with a user by numbers: names are for Windows (config.md, "Process")."""
+    user = process.get("user") or {}
+    return {**process, "user": {key: user[key] for key in user.keys() - {"username", "groups"}}}
 
 
 def default_device_rules() -> list[dict[str, Any]]:
@@ -97,6 +106,8 @@ def check(spec: dict[str, Any], name: str) -> None:
             raise InvalidArgument(f"{name}: {key} is not an object")
     if not spec.get("process"):
         raise InvalidArgument(f"{name} has no process")
+    if not spec["process"].get("cwd"):
+        raise InvalidArgument(f"{name} has no process.cwd")
     if not isinstance(spec.get("root"), dict) or not isinstance(spec["root"].get("path"), str):
         raise InvalidArgument(f"{name} has no root.path")
     for foreign in ("windows", "vm", "solaris", "zos"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 _MAKERS = {"create", "run", "exec"}
@@ -9,6 +10,7 @@ _MAKERS = {"create", "run", "exec"}
 
 def main() -> int:
     """The command line of this process; answers the exit code."""
+    _open_stdio()
     if not _MAKERS.isdisjoint(sys.argv):
         from scow_runtime_native.command import sealed
 
@@ -17,6 +19,15 @@ def main() -> int:
         except OSError:
             return _main()  # which tries it once more, and tells the error
     return _main()
+
+
+def _open_stdio() -> None:
+    """Descriptors 0 to 2 are open, so that nothing else gets these numbers: neither here nor in what begins anew."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _main() -> int:

@@ -24,7 +24,7 @@ def run(root: str, id: str, values: dict[str, Any], words: list[str]) -> int:
     if status == "paused" and not values["ignore_paused"]:
         raise Conflict(f"cannot exec in a paused container: {id!r}", hint="use --ignore-paused, or resume it")
     spec = container.config()
-    process = process_of(spec["process"], values, words)
+    process = bundles.for_linux(process_of(spec["process"], values, words))
     tty, detach, console = bool(process.get("terminal")), values["detach"], values["console_socket"]
     if tty and detach and not console:
         raise InvalidArgument("cannot allocate tty if scow-runtime will detach without setting console socket")
@@ -71,10 +71,14 @@ def _spawn(
 
 
 def process_of(base: dict[str, Any], values: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """The OCI process to run: that of the file, or the container's own with what the flags say."""
+    """The OCI process to run: that of the file, with the container's capabilities where it names none, or the
+    container's own with what the flags say."""
     if values["process"]:
         with open(values["process"], "rb") as file:
-            return bundles.parse(file.read(), values["process"])
+            process = bundles.parse(file.read(), values["process"])
+        if not process.get("cwd"):
+            raise InvalidArgument(f"{values['process']} has no cwd")
+        return {"capabilities": base.get("capabilities"), **process}
     if not words:
         raise InvalidArgument("no command specified", hint="name a program, or a file with --process")
     process = copy.deepcopy(base)

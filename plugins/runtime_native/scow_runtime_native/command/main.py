@@ -21,7 +21,6 @@ _MAKERS = frozenset({"create", "run", "exec"})  # of processes
 def main(words: list[str] | None = None) -> int:
     """The command line *words*, that of this process by default; answers the exit code."""
     words = sys.argv[1:] if words is None else words
-    _open_stdio()
     options: dict[str, Any] = {"log": "", "log_format": "text", "debug": False}
     name = ""
     try:
@@ -46,13 +45,6 @@ def main(words: list[str] | None = None) -> int:
     ) as error:  # a value of config.json is not what it should be
         shown = f"{type(error).__name__}: {error}"
         return _tell(InvalidArgument(f"the configuration is not valid: {shown}"), options, name, error)
-
-
-def _open_stdio() -> None:
-    """Descriptors 0 to 2 are open, so that nothing else gets these numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
-        continue
-    os.close(fd)
 
 
 def _command(words: list[str], options: dict[str, Any], name: str, rest: list[str]) -> int:

@@ -24,9 +24,10 @@ _CODE_LOST = 70
 
 
 def guarded(fork: Callable[[], Spawned]) -> Spawned:
-    """What *fork* answers; signals wait meanwhile. It never returns in the child."""
+    """What *fork* answers; signals wait meanwhile, and come afterwards even where the caller of the command had blocked
+    them: the end of a child is told by one. It never returns in the child."""
     caller = os.getpid()
-    before = syscalls.set_signal_mask((1 << 64) - 1)
+    syscalls.set_signal_mask((1 << 64) - 1)
     try:
         return fork()
     except BaseException:
@@ -35,7 +36,7 @@ def guarded(fork: Callable[[], Spawned]) -> Spawned:
             os._exit(_CODE_LOST)
         raise
     finally:
-        syscalls.set_signal_mask(before)
+        syscalls.set_signal_mask(0)
 
 
 class Reports:

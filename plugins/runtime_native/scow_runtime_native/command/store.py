@@ -101,9 +101,9 @@ class Container:
             return "creating" if not self._mine and self._locked() else "stopped"
         if not self.alive():
             return "stopped"
-        if self._waits():
-            return "created"
-        return "paused" if self.frozen() else "running"
+        if self.frozen():
+            return "paused"
+        return "created" if self._waits() else "running"
 
     def _waits(self) -> bool:
         """Whether the init waits for its start: the fifo has a reader, which its execve ends."""
