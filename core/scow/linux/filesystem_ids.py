@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import platform
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-_SYS_CAPGET = 125 if platform.machine() == "x86_64" else 90
+_SYS_CAPGET = 125 if os.uname().machine == "x86_64" else 90
 _VERSION_3 = 0x20080522  # linux/capability.h
 
 

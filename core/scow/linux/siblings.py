@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 
 from scow.errors import SyscallError
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_SYS_CLONE = 56 if platform.machine() == "x86_64" else 220
+_SYS_CLONE = 56 if os.uname().machine == "x86_64" else 220
 
 _PAGE = 4096
 _PROT_READ_WRITE = 3

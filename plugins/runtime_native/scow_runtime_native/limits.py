@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +16,6 @@ from scow_runtime_native.cgroups import read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-log = logging.getLogger(__name__)
 
 
 class Setting(NamedTuple):
@@ -91,7 +88,9 @@ def _put_back(put: Callable[[str, str], None], path: str, values: Iterable[str])
         for value in values:
             put(path, value)
     except OSError as error:
-        log.warning("%s keeps its new value: %s", path, os.strerror(error.errno or 0).lower())
+        import logging  # here: it is rare, and `scow-runtime` starts faster without
+
+        logging.getLogger(__name__).warning("%s keeps its new value: %s", path, os.strerror(error.errno or 0).lower())
 
 
 def _refusal(setting: Setting, path: str, error: OSError) -> InvalidArgument:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 import termios
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-_X86 = platform.machine() == "x86_64"
+_X86 = os.uname().machine == "x86_64"
 _ARCHITECTURE = 0xC000003E if _X86 else 0xC00000B7  # linux/audit.h
 _SYS_CLONE = 56 if _X86 else 220
 _SYS_SETSID = 112 if _X86 else 157

@@ -45,10 +45,21 @@ def ensure(words: list[str]) -> None:
     copy = _copy()
     home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
     flags = ["-S", "-s", "-P"]
-    arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=sys.path, fd=copy), *words]
+    arguments = ["scow-runtime", *flags, "-c", _BOOT.format(path=_path(), fd=copy), *words]
     os.set_inheritable(copy, True)
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     os.execve(f"/proc/self/fd/{copy}", arguments, {**kept, "PYTHONHOME": home})
+
+
+def _path() -> list[str]:
+    """Where the standard library and our own packages lie: each further folder is looked into for each import."""
+    import scow
+
+    ours = {os.path.dirname(os.path.dirname(__file__)), *scow.__path__}
+    standard = [
+        folder for folder in sys.path if folder.startswith(os.path.dirname(os.__file__)) and "-packages" not in folder
+    ]
+    return [*standard, *sorted(map(os.path.dirname, ours))]
 
 
 def _copy() -> int:
