@@ -52,14 +52,15 @@ def ensure(words: list[str]) -> None:
 
 
 def _path() -> list[str]:
-    """Where the standard library and our own packages lie: each further folder is looked into for each import."""
+    """The folders of `sys.path`, those of the standard library and of our own packages first: each that comes before is
+    looked into for each import."""
     import scow
 
     ours = {os.path.dirname(os.path.dirname(__file__)), *scow.__path__}
-    standard = [
-        folder for folder in sys.path if folder.startswith(os.path.dirname(os.__file__)) and "-packages" not in folder
-    ]
-    return [*standard, *sorted(map(os.path.dirname, ours))]
+    library = os.path.dirname(os.__file__)
+    standard = [path for path in sys.path if path.startswith(library) and "-packages" not in path]
+    first = [*standard, *sorted(map(os.path.dirname, ours))]
+    return [*first, *(path for path in sys.path if path not in first)]
 
 
 def _copy() -> int:
