@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scow_runtime_native import cgroup_tree
+from scow.linux import cgroup_tree
+from scow.linux.hierarchies import Hierarchies
+from scow_runtime_oci import cgroup
 
 DEEP = 3000  # over Python's stack, and twice PATH_MAX
 
@@ -33,6 +35,22 @@ def test_a_tree_that_is_too_deep_for_a_path_is_removed(deep: Path) -> None:
     assert cgroup_tree.remove(str(deep))
     assert not deep.exists()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_runtime_program_s_container_with_such_a_tree_is_emptied_and_removed(deep: Path) -> None:
+    hierarchies = Hierarchies({"freezer": str(deep.parent)})
+    cgroup.empty(hierarchies, deep.name)
+    cgroup.remove(hierarchies, deep.name)
+    assert not deep.exists()
+
+
+def test_frozen_groups_are_thawed_at_every_depth(tmp_path: Path) -> None:
+    for path in ("", "a", "a/b"):
+        (tmp_path / path).mkdir(exist_ok=True)
+        (tmp_path / path / "freezer.state").write_text("FROZEN")
+    (tmp_path / "c").mkdir()  # on its way out: its file is gone
+    cgroup_tree.thaw(str(tmp_path))
+    assert {file.read_text() for file in tmp_path.rglob("freezer.state")} == {"THAWED"}
 
 
 def test_processes_are_found_however_far_down_they_hide(tmp_path: Path) -> None:

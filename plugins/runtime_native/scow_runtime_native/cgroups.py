@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scow.errors import Conflict
-from scow_runtime_native import cgroup_tree
+from scow.linux import cgroup_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

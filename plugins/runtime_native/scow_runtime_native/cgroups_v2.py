@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import NotFound, Unavailable
-from scow_runtime_native import cgroup_tree, limits_v2, stats
+from scow.linux import cgroup_tree
+from scow_runtime_native import limits_v2, stats
 from scow_runtime_native.cgroups import (
     check_unused,
     key_values,

@@ -13,10 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from scow.errors import Unavailable
+from scow.linux import cgroup_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from scow.linux.hierarchies import Hierarchies
 
 _DELETE_TIMEOUT_S = 10.0
@@ -52,10 +51,7 @@ def exists(hierarchies: Hierarchies, path: str) -> bool:
 
 def processes(hierarchies: Hierarchies, path: str) -> list[int]:
     """The PIDs in the group and below it; empty where there is none."""
-    found: list[int] = []
-    for folder in _folders(f"{mounts(hierarchies)[0]}/{path}"):
-        found += [int(pid) for pid in read(f"{folder}/cgroup.procs").split()]
-    return found
+    return cgroup_tree.processes(f"{mounts(hierarchies)[0]}/{path}")
 
 
 def signal_all(hierarchies: Hierarchies, path: str, signum: int) -> None:
@@ -76,9 +72,7 @@ def signal_all(hierarchies: Hierarchies, path: str, signum: int) -> None:
 
 def thaw(hierarchies: Hierarchies, path: str) -> None:
     """No process of the group is frozen: one that is does not end, whatever it was sent (version 1)."""
-    for folder in _folders(f"{mounts(hierarchies)[0]}/{path}"):
-        with contextlib.suppress(OSError):
-            _write(f"{folder}/freezer.state", "THAWED")
+    cgroup_tree.thaw(f"{mounts(hierarchies)[0]}/{path}")
 
 
 def empty(hierarchies: Hierarchies, path: str) -> None:
@@ -96,7 +90,7 @@ def remove(hierarchies: Hierarchies, path: str) -> None:
     """The group, which is empty, is gone from every hierarchy, with those below it."""
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
     for mount in mounts(hierarchies):
-        while not _removed(f"{mount}/{path}"):
+        while not cgroup_tree.remove(f"{mount}/{path}"):
             if time.monotonic() > deadline:
                 raise Unavailable(f"cannot remove cgroup {mount}/{path}: it is in use")
             time.sleep(_POLL_S)
@@ -112,29 +106,6 @@ def tidy(hierarchies: Hierarchies, path: str) -> None:
             except OSError:  # in use, or gone
                 break
             rest = os.path.dirname(rest)
-
-
-def _removed(directory: str) -> bool:
-    for folder in reversed(list(_folders(directory))):
-        try:
-            os.rmdir(folder)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-    return True
-
-
-def _folders(directory: str) -> Iterator[str]:
-    """*directory* and the groups below it, each before its own."""
-    yield directory
-    try:
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return
-    for folder in below:
-        yield from _folders(folder)
 
 
 def _write(path: str, value: str) -> None:

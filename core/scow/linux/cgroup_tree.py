@@ -26,6 +26,17 @@ def processes(directory: str) -> list[int]:
     return found
 
 
+def thaw(directory: str) -> None:
+    """No group from *directory* on is frozen (version 1)."""
+    for group in _walk(directory):
+        with contextlib.suppress(OSError):  # gone
+            fd = os.open("freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=group)
+            try:
+                os.write(fd, b"THAWED")
+            finally:
+                os.close(fd)
+
+
 def remove(directory: str) -> bool:
     """The group and those below it are gone; False while a process holds one."""
     if not _remove(directory):
