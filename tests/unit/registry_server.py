@@ -56,6 +56,7 @@ class Registry:
         self.elsewhere = ""
         self.ranges = True
         self.page = 1000
+        self.found: list[dict[str, Any]] | None = None  # what every search finds
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.digest_header: str | None = None
@@ -98,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.token(asked)
         if path.startswith("/cdn/"):
             return self.blob(self.registry.blobs[tuple(path[5:].rsplit("/", 1))])  # type: ignore[index]
+        if path == "/v1/search" and self.registry.found is not None:
+            return self.answer(200, json.dumps({"results": self.registry.found}).encode())
         if not path.startswith("/v2/"):
             return self.answer(404)
         if (refused := self.refused(asked)) is not None:
@@ -182,9 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
     def blob(self, data: bytes) -> None:
         wanted = self.headers.get("Range", "")
         if wanted and self.registry.ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-            return self.answer(206, data[start:], headers)
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else len(data)
+            headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            return self.answer(206, data[start:end], headers)
         return self.answer(200, data)
 
     def upload(self, repository: str, asked: Asked) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from scow.errors import Corrupt, NotFound, Unauthorized, Unavailable, Unsupported
 from scow.oci import DOCKER_MANIFEST, Descriptor, digest_of
+from scow.ports.registry import SearchResult
 from scow.reference import Reference
 from scow_registry_dockerhub import DistributionBackend
+from scow_registry_dockerhub.endpoints import Endpoints
 from tests.unit.dockerhub_kit import BLOB, IMAGE, LAYER, USER, make_backend, push, read, reference, resolve
 from tests.unit.registry_server import Fault, Registry, serving
 
@@ -151,6 +153,49 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(registry: Registry, bac
 def test_a_download_from_an_offset_asks_for_the_rest_only(registry: Registry, backend: DistributionBackend) -> None:
     assert read(backend, reference(registry), 1000) == BLOB[1000:]
     assert registry.asked[-1].headers["Range"] == "bytes=1000-"
+
+
+def test_a_part_of_a_blob_is_asked_for_by_its_first_and_last_byte(
+    registry: Registry, backend: DistributionBackend
+) -> None:
+    registry.faults = [Fault("/blobs/", cut=5_000)]
+    with backend.fetch(reference(registry), LAYER, None, 1000, 20_000) as stream:
+        assert stream.read() == BLOB[1000:21_000]
+    ranges = [asked.headers["Range"] for asked in registry.asked if "/blobs/" in asked.path]
+    assert ranges[0] == "bytes=1000-20999" and len(ranges) == 2 and ranges[1].endswith("-20999")
+
+
+def test_a_part_is_unsupported_where_the_registry_sends_wholes(
+    registry: Registry, backend: DistributionBackend
+) -> None:
+    registry.ranges = False
+    with (
+        pytest.raises(Unsupported, match="sends no parts of blobs"),
+        backend.fetch(reference(registry), LAYER, None, 1000, 1000) as stream,
+    ):
+        stream.read()
+
+
+def test_a_search_answers_what_the_registry_found(registry: Registry, backend: DistributionBackend) -> None:
+    registry.found = [
+        {"name": "nginx", "description": "Official build", "star_count": 7, "is_official": True},
+        {"name": "some/nginx", "description": None, "is_automated": True},
+        {"name": "other/nginx"},
+    ]
+    assert backend.search(registry.host, "nginx & more", 2, None) == [
+        SearchResult("nginx", "Official build", 7, official=True),
+        SearchResult("some/nginx", automated=True),
+    ]
+    assert registry.asked[-1].path == "/v1/search?q=nginx+%26+more&n=2"
+
+
+def test_docker_hub_is_searched_at_its_index() -> None:
+    assert Endpoints({}).index("docker.io").netloc == "index.docker.io"
+
+
+def test_a_registry_without_search_says_so(registry: Registry, backend: DistributionBackend) -> None:
+    with pytest.raises(Unsupported, match=f"registry {registry.host} has no search"):
+        backend.search(registry.host, "nginx", 25, None)
 
 
 def test_a_registry_without_ranges_is_read_past_the_offset(registry: Registry, backend: DistributionBackend) -> None:

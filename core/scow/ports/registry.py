@@ -30,6 +30,17 @@ class Manifest:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A repository that a search found: *name* as it is pulled, and what its registry says of it."""
+
+    name: str
+    description: str = ""
+    stars: int = 0
+    official: bool = False
+    automated: bool = False
+
+
 @runtime_checkable
 class RegistryBackend(Protocol):
     """Speaks to the registries of some hosts. Stateless between calls but for connections and tokens.
@@ -54,9 +65,15 @@ class RegistryBackend(Protocol):
         """The manifest of *ref*'s repository with this digest (a member of an index)."""
 
     def fetch(
-        self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None, offset_bytes: int = 0
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
     ) -> AbstractContextManager[BinaryIO]:
-        """The blob's bytes from *offset_bytes* on. A backend that cannot seek raises `Unsupported` for offset > 0."""
+        """The blob's bytes from *offset_bytes* on, at most *length_bytes* (None: to its end). A backend that cannot
+        seek raises `Unsupported` for offset > 0, on entry or at the first read."""
 
     def push_blob(
         self,
@@ -75,6 +92,10 @@ class RegistryBackend(Protocol):
 
     def tags(self, ref: Reference, credentials: Credentials | None) -> list[str]:
         """The tags of *ref*'s repository, sorted."""
+
+    def search(self, host: str, term: str, limit: int, credentials: Credentials | None) -> list[SearchResult]:
+        """At most *limit* repositories of *host* that *term* finds, best first. Raises `Unsupported` where the registry
+        has no search."""
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """The credentials work at *host*; answers ``{"Status": …, "IdentityToken": …}``. Raises `Unauthorized`."""

@@ -27,7 +27,7 @@ from scow.oci import (
     Platform,
     digest_of,
 )
-from scow.ports.registry import Manifest
+from scow.ports.registry import Manifest, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -233,7 +233,12 @@ class FakeRegistry:
 
     @contextmanager
     def fetch(
-        self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None, offset_bytes: int = 0
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
     ) -> Iterator[BinaryIO]:
         """See `RegistryBackend`."""
         held = self._enter("fetch", ref, descriptor.digest, credentials)
@@ -246,7 +251,8 @@ class FakeRegistry:
         if fault.kind == "wrong":
             data = _spoilt(data)
         limit = fault.after_bytes if fault.kind in ("fail", "truncate") else None
-        blob = _Blob(self, descriptor.digest, data[offset_bytes:], limit, fault.kind == "fail")
+        end = len(data) if length_bytes is None else offset_bytes + length_bytes
+        blob = _Blob(self, descriptor.digest, data[offset_bytes:end], limit, fault.kind == "fail")
         with self._lock:
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)
@@ -303,6 +309,13 @@ class FakeRegistry:
         if not held.manifests:
             raise NotFound(f"repository {ref.familiar_name} not found")
         return sorted(held.tags)
+
+    def search(self, host: str, term: str, limit: int, credentials: Credentials | None) -> list[SearchResult]:
+        """The repositories whose name holds *term*, sorted."""
+        self.calls.append(("search", host, term))
+        self._authorise(credentials)
+        names = sorted(name for name, held in self._repositories.items() if term in name and held.manifests)
+        return [SearchResult(name) for name in names[:limit]]
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """See `RegistryBackend`."""

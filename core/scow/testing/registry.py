@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from scow.reference import Reference
 
 NOWHERE = "sha256:" + "0" * 64
-_METHODS = ("check", "close", "fetch", "login", "manifest", "push_blob", "push_manifest", "resolve", "serves", "tags")
+_METHODS = (
+    *("check", "close", "fetch", "login", "manifest", "push_blob", "push_manifest", "resolve", "search", "serves"),
+    "tags",
+)
 
 
 def no_progress(line: str) -> None:
@@ -169,6 +172,24 @@ class RegistryContract:
                 return  # it says so: core begins anew
             assert rest == whole[offset:]
 
+    def test_a_fetch_ends_where_it_is_told_to(
+        self,
+        backend: RegistryBackend,
+        stocked: Reference,
+        credentials: Credentials | None,
+        image: tuple[Manifest, list[Descriptor]],
+    ) -> None:
+        blob = image[1][-1]
+        whole = self._read(backend, stocked, blob, credentials)
+        middle = blob.size_bytes // 2
+        assert self._read(backend, stocked, blob, credentials, 0, middle) == whole[:middle]
+        for offset, length in ((middle, 7), (blob.size_bytes - 3, 99), (middle, 0)):
+            try:
+                part = self._read(backend, stocked, blob, credentials, offset, length)
+            except Unsupported:
+                return
+            assert part == whole[offset : offset + length]
+
     def test_a_fetch_at_the_end_is_empty(
         self,
         backend: RegistryBackend,
@@ -219,6 +240,16 @@ class RegistryContract:
         tags = backend.tags(stocked, credentials)
         assert tags == sorted(tags)
         assert stocked.tag in tags
+
+    def test_a_search_finds_no_more_than_it_is_told_to_or_says_that_there_is_none(
+        self, backend: RegistryBackend, stocked: Reference, credentials: Credentials | None
+    ) -> None:
+        try:
+            found = backend.search(stocked.host, stocked.repository, 1, credentials)
+        except Unsupported:
+            return
+        assert len(found) <= 1
+        assert all(result.name for result in found)
 
     def test_what_was_pushed_can_be_pulled(
         self, backend: RegistryBackend, writable: Reference | None, credentials: Credentials | None
@@ -285,9 +316,10 @@ class RegistryContract:
         blob: Descriptor,
         credentials: Credentials | None,
         offset_bytes: int = 0,
+        length_bytes: int | None = None,
     ) -> bytes:
         data = bytearray()
-        with backend.fetch(ref, blob, credentials, offset_bytes) as stream:
+        with backend.fetch(ref, blob, credentials, offset_bytes, length_bytes) as stream:
             while chunk := stream.read(65_536):
                 data += chunk
         return bytes(data)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from scow.errors import DriverUnusable, NotFound, ScowError, Unsupported
 from scow.oci import OCI_MANIFEST, Descriptor
 from scow_registry_apt.recipe import Recipe, recipe_of
 from scow_registry_apt.sources import read_mirror
+from scow_registry_apt.store import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from scow.ports import DriverContext
-    from scow.ports.registry import Credentials, Manifest
+    from scow.ports.registry import Credentials, Manifest, SearchResult
     from scow.reference import Reference
     from scow_registry_apt.builder import Builder
     from scow_registry_apt.sources import Mirror
@@ -70,12 +72,17 @@ class AptBackend:
 
     @contextmanager
     def fetch(
-        self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None, offset_bytes: int = 0
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
     ) -> Iterator[BinaryIO]:
         """See `RegistryBackend`; a file is opened."""
         with self._builder().store.open(descriptor.digest) as stream:
             stream.seek(offset_bytes)
-            yield stream
+            yield stream if length_bytes is None else cast("BinaryIO", Part(stream, length_bytes))
 
     def push_blob(
         self,
@@ -96,6 +103,10 @@ class AptBackend:
     def tags(self, ref: Reference, credentials: Credentials | None) -> list[str]:
         """The host's suite and ``latest``; other suites of the mirror can be asked for too."""
         return sorted({"latest", self._builder().mirror.suite})
+
+    def search(self, host: str, term: str, limit: int, credentials: Credentials | None) -> list[SearchResult]:
+        """Raises `Unsupported`: apt searches packages."""
+        raise Unsupported(f"{HOST} has no search", hint=f"apt-cache search {shlex.quote(term)} lists packages")
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """Raises `Unsupported`: nobody needs to."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from scow.errors import Corrupt, NotFound
 from scow.oci import Descriptor, digest_of
@@ -31,6 +32,25 @@ class Record:
     current: str
     status: str
     manifest: Descriptor | None = None
+
+
+class Part(io.RawIOBase):
+    """The next *length_bytes* of *stream*, which stays open."""
+
+    def __init__(self, stream: BinaryIO, length_bytes: int) -> None:
+        super().__init__()
+        self._stream, self._left = stream, length_bytes
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase.readinto`."""
+        data = self._stream.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
 
 
 class Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +22,45 @@ _PROGRESS_BYTES = 1 << 20  # after so many bytes it is another row
 _BLOCK = 1 << 18
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The bytes from *offset* to before *end*; *partly* where that is not the end of the blob."""
+
+    offset: int
+    end: int
+    partly: bool
+
+    @property
+    def header(self) -> str:
+        """What ``Range`` asks (RFC 9110 section 14.2); ``""`` for the whole blob."""
+        if self.partly:
+            return f"bytes={self.offset}-{self.end - 1}"
+        return f"bytes={self.offset}-" if self.offset else ""
+
+    def check(self, content_range: str, what: str) -> None:
+        """Raises `Unavailable` where *content_range* begins elsewhere."""
+        if not content_range.startswith(f"bytes {self.offset}-"):
+            raise Unavailable(f"another range of {what} came than was asked for")
+
+
 class BlobStream(io.RawIOBase):
-    """The bytes of a blob of *size_bytes* from *offset_bytes* on, never more than that; *open_at* asks for the rest
-    from an offset, *back_off* waits
-    before another attempt. Raises `Unavailable` where too many connections in a row break off."""
+    """The bytes of a blob from *offset_bytes* to before *end_bytes*, never more than that; *open_at* asks for the rest
+    from an offset, *back_off* waits before another attempt. Raises `Unavailable` where too many connections in a row
+    break off."""
 
     def __init__(
         self,
         open_at: Callable[[int], requests.Response],
-        size_bytes: int,
+        end_bytes: int,
         offset_bytes: int,
         back_off: Callable[[int], None],
         what: str,
     ) -> None:
         super().__init__()
         self._open_at, self._back_off, self._what = open_at, back_off, what
-        self._size, self._at = size_bytes, offset_bytes
+        self._end, self._at = end_bytes, offset_bytes
         self._failures, self._failed_at = 0, offset_bytes
-        self._response: requests.Response | None = open_at(offset_bytes) if offset_bytes < size_bytes else None
+        self._response: requests.Response | None = open_at(offset_bytes) if offset_bytes < end_bytes else None
 
     def readable(self) -> bool:
         """Always."""
@@ -48,8 +70,8 @@ class BlobStream(io.RawIOBase):
         """At most *size* bytes, what has arrived by now; ``b""`` only at the end. The rest where *size* is negative."""
         if size < 0:
             return self.readall()
-        while self._at < self._size and size:
-            data = self._read_some(min(size, self._size - self._at))
+        while self._at < self._end and size:
+            data = self._read_some(min(size, self._end - self._at))
             if data:
                 self._at += len(data)
                 return data
@@ -87,7 +109,7 @@ class BlobStream(io.RawIOBase):
             self._failures = 0
         self._failures, self._failed_at = self._failures + 1, self._at
         if self._failures >= FAILURES:
-            raise Unavailable(f"the download of {self._what} broke off at byte {self._at} of {self._size}: {reason}")
+            raise Unavailable(f"the download of {self._what} broke off at byte {self._at} of {self._end}: {reason}")
         self._back_off(self._failures)
         return b""
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import requests
 
     from scow.ports import DriverContext
-    from scow.ports.registry import Credentials
+    from scow.ports.registry import Credentials, SearchResult
     from scow.reference import Reference
+    from scow_registry_dockerhub.blob import Range
     from scow_registry_dockerhub.client import Client
     from scow_registry_dockerhub.endpoints import Endpoint
 
@@ -59,19 +60,29 @@ class DistributionBackend:
 
     @contextmanager
     def fetch(
-        self, ref: Reference, descriptor: Descriptor, credentials: Credentials | None, offset_bytes: int = 0
+        self,
+        ref: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
     ) -> Iterator[BinaryIO]:
         """See `RegistryBackend`. A connection that breaks is replaced, a few times, by one that goes on there."""
-        from scow_registry_dockerhub.blob import BlobStream
+        from scow_registry_dockerhub.blob import BlobStream, Range
+
+        end = descriptor.size_bytes
+        if length_bytes is not None:
+            end = min(end, offset_bytes + length_bytes)
 
         def open_at(offset: int) -> requests.Response:
+            part = Range(offset, end, partly=end < descriptor.size_bytes)
             return self._from_any(
-                ref, credentials, lambda endpoint, who: self._blob(endpoint, ref, descriptor, who, offset)
+                ref, credentials, lambda endpoint, who: self._blob(endpoint, ref, descriptor, who, part)
             )
 
         back_off = self._client().transport.back_off
         what = f"{descriptor.digest} from {ref.host}"
-        with BlobStream(open_at, descriptor.size_bytes, offset_bytes, back_off, what) as stream:
+        with BlobStream(open_at, end, offset_bytes, back_off, what) as stream:
             yield cast("BinaryIO", stream)
 
     def push_blob(
@@ -117,6 +128,12 @@ class DistributionBackend:
     def tags(self, ref: Reference, credentials: Credentials | None) -> list[str]:
         """See `RegistryBackend`; every page is read."""
         return self._from_any(ref, credentials, lambda endpoint, who: self._tags(endpoint, ref, who))
+
+    def search(self, host: str, term: str, limit: int, credentials: Credentials | None) -> list[SearchResult]:
+        """See `RegistryBackend`: Docker Hub's search, which others may have too (``/v1/search``)."""
+        from scow_registry_dockerhub.search import search
+
+        return search(self._client(), self._endpoints.index(host), term, limit, credentials)
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """See `RegistryBackend`; *host* may be an address, as ``docker login`` sends it."""
@@ -191,7 +208,7 @@ class DistributionBackend:
         ref: Reference,
         descriptor: Descriptor,
         credentials: Credentials | None,
-        offset_bytes: int,
+        part: Range,
     ) -> requests.Response:
         from scow_registry_dockerhub.blob import skip
         from scow_registry_dockerhub.client import pull_scope
@@ -202,14 +219,19 @@ class DistributionBackend:
             f"/v2/{ref.repository}/blobs/{descriptor.digest}",
             scopes=pull_scope(ref.repository),
             credentials=credentials,
-            wanted=(200, 206) if offset_bytes else (200,),
-            headers={"Range": f"bytes={offset_bytes}-"} if offset_bytes else None,
+            wanted=(200, 206) if part.header else (200,),
+            headers={"Range": part.header} if part.header else None,
         )
-        if response.status_code == 200:
-            skip(response, offset_bytes)
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset_bytes}-"):
+        try:
+            if response.status_code == 206:
+                part.check(response.headers.get("Content-Range", ""), f"{descriptor.digest} of {endpoint.host}")
+            elif part.partly and part.offset:
+                raise Unsupported(f"registry {endpoint.host} sends no parts of blobs")
+            else:
+                skip(response, part.offset)
+        except ScowError:
             response.close()
-            raise Unavailable(f"registry {endpoint.host} answered another range of {descriptor.digest} than was asked")
+            raise
         return response
 
     def _tags(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> list[str]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DOCKER_HUB = "registry-1.docker.io"
-"""Where ``docker.io`` is served; its index page lives elsewhere."""
+"""Where ``docker.io`` is served."""
+DOCKER_INDEX = "index.docker.io"
+"""Where it is searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Endpoints:
     def registry(self, host: str) -> Endpoint:
         """The registry *host* itself: where is pushed to and logged in at."""
         return self._endpoint(host, DOCKER_HUB if host == DEFAULT_HOST else host)
+
+    def index(self, host: str) -> Endpoint:
+        """Where *host* is searched."""
+        return self._endpoint(host, DOCKER_INDEX if host == DEFAULT_HOST else host)
 
     def reading(self, host: str) -> list[Endpoint]:
         """What may be read from for *host*: its mirrors, then itself."""
@@ -97,7 +103,7 @@ def is_loopback(host: str) -> bool:
 def login_host(server_address: str) -> str:
     """The registry's host in what ``docker login`` is given: ``https://index.docker.io/v1/`` is ``docker.io``."""
     address = server_address.split("://", 1)[-1].split("/", 1)[0]
-    return DEFAULT_HOST if address in ("", "index.docker.io", DOCKER_HUB) else address
+    return DEFAULT_HOST if address in ("", DOCKER_INDEX, DOCKER_HUB) else address
 
 
 def _system_authorities() -> bool | str:
