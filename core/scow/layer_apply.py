@@ -15,13 +15,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import InvalidArgument
-from scow.layer_directories import OPAQUE_XATTR, Directories, clean_name, entry_path, shown
+from scow.layer_directories import OPAQUE_XATTR, Directories, clean_name, entry_path, is_whiteout, shown
 from scow.layer_lower import LowerLayers
 from scow.linux.trees import remove_at
 from scow.tar_reader import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Member, TarReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -52,18 +52,22 @@ class Whiteouts(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a layer brought: bytes of its regular files, and entries."""
+    """What a layer brought: bytes of its regular files, and entries; and whether it says what its root is like."""
 
     size_bytes: int
     inodes: int
+    root_described: bool
 
 
-def apply_layer(layer: BinaryIO, root: str, whiteouts: Whiteouts, lower: Sequence[str] = ()) -> Applied:
+def apply_layer(
+    layer: BinaryIO, root: str, whiteouts: Whiteouts, lower: Sequence[str] | Callable[[], Sequence[str]] = ()
+) -> Applied:
     """*root* (an existing directory) is changed by the uncompressed tar *layer*, which is read to its end.
 
     *lower* are the directories of the layers below, uppermost first, with overlayfs's whiteouts: directories that the
-    tar leaves out get their owner and mode from there. Raises `InvalidArgument` for a hostile or malformed tar and
-    OSError (ENOSPC …); *root* is then half changed.
+    tar leaves out get their owner and mode from there. A callable is called for them once, and only where the tar
+    leaves out a directory or has a hard link to a file of theirs: until then nothing of them is needed.
+    Raises `InvalidArgument` for a hostile or malformed tar and OSError (ENOSPC …); *root* is then half changed.
     """
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     applier = _Applier(root_fd, whiteouts, LowerLayers(lower))
@@ -82,6 +86,7 @@ class _Applier:
         self._umask = _umask()
         self._made: set[bytes] = set()  # for DELETE: entries of this layer and their parents, which its whiteouts leave
         self._size = self._inodes = self._remembered = 0
+        self._root_described = False
 
     def run(self, tar: TarReader) -> Applied:
         while (member := tar.next()) is not None:
@@ -100,7 +105,7 @@ class _Applier:
                 raise InvalidArgument(f"layer member {shown(name)}: {error}") from error
         tar.drain()
         self._directories.settle()
-        return Applied(self._size, self._inodes + self._directories.made)
+        return Applied(self._size, self._inodes + self._directories.made, self._root_described)
 
     def close(self) -> None:
         self._directories.close()
@@ -113,6 +118,7 @@ class _Applier:
         if not name:
             if member.type != DIRECTORY:
                 raise InvalidArgument("malicious layer: the root is not a directory")
+            self._root_described = True
             self._attributes(member, self._directories.root, b".")
             self._directories.times[name] = member.mtime_ns
             return
@@ -197,11 +203,11 @@ class _Applier:
         above, _, last = target.rpartition(b"/")
         try:
             source = self._directories.get(above, make=False)
-            if target in self._directories.hidden and _is_whiteout(os.stat(last, dir_fd=source, follow_symlinks=False)):
+            if target in self._directories.hidden and is_whiteout(os.stat(last, dir_fd=source, follow_symlinks=False)):
                 raise InvalidArgument(f"malformed layer: {shown(member.name)} is a hard link to what the layer deletes")
             os.link(last, base, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
-            if not self._lower.copy_file(target, parent, base):
+            if self._directories.covers(target) or not self._lower.copy_file(target, parent, base):
                 raise InvalidArgument(
                     f"malformed layer: {shown(member.name)} is a hard link to {shown(target)}, which is not there"
                 ) from None
@@ -251,6 +257,7 @@ class _Applier:
 
     def _opaque(self, name: bytes) -> None:
         if self._overlay:
+            self._directories.opaque.add(name)
             os.setxattr(f"/proc/self/fd/{self._directories.get(name)}", OPAQUE_XATTR, b"y")
             return
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directories.get(name))
@@ -281,10 +288,6 @@ class _Applier:
         """Nothing is called *base* in *parent*; where paths may have led through it, they are looked up anew."""
         if remove_at(parent, base):
             self._directories.forget_below(name, parent)
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _write(fd: int, piece: memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,13 +19,15 @@ _LINKS_FOLLOWED = 40  # as the kernel
 class Directories:
     """Descriptors of the directories below *root_fd* (which is closed with them).
 
-    *hidden* are the names that whiteouts of this layer hid, *times* the modification times (ns) that `settle` sets
-    when nothing more is made in them; *made* counts those that no member described.
+    *hidden* are the names that whiteouts of this layer hid, *opaque* the directories of which it hid all that lies
+    below; *times* are the modification times (ns) that `settle` sets when nothing more is made in them; *made* counts
+    those that no member described.
     """
 
     def __init__(self, root_fd: int, lower: LowerLayers) -> None:
         self.root = root_fd
         self.hidden: set[bytes] = set()
+        self.opaque: set[bytes] = set()
         self.times: dict[bytes, int] = {}
         self.made = 0
         self._lower = lower
@@ -71,7 +74,7 @@ class Directories:
         try:
             return sys.openat2(self.root, name or b".", os.O_PATH | os.O_DIRECTORY, resolve=sys.RESOLVE_IN_ROOT)
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno == errno.ENOENT or (error.errno == errno.ENOTDIR and self._whited_out(name)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from error
             raise
 
@@ -103,10 +106,13 @@ class Directories:
         """The directory *base*, which no member described, exists, like that of the layers below; or what the symbolic
         link says that is there instead."""
         link = exists_as_link(parent, base)
-        below = self._lower.find(path) if link is None else None
-        if below is not None and below.link is not None and path not in self.hidden:
+        below = self._lower.find(path) if link is None and not self.covers(path) else None
+        if below is not None and below.link is not None:
             link = below.link
         if link is None:
+            if path in self.hidden:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(base, dir_fd=parent)  # the whiteout
             os.mkdir(base, 0o755, dir_fd=parent)
             self.made += 1
             if path in self.hidden:
@@ -115,6 +121,30 @@ class Directories:
                 copy_attributes(below, entry_path(parent, base))
                 self.times[path] = below.status.st_mtime_ns
         return link
+
+    def _whited_out(self, name: bytes) -> bool:
+        """Whether a whiteout of this layer is in the way to the directory *name*: there is nothing, then."""
+        while name:
+            if name in self.hidden:
+                fd = sys.openat2(self.root, name, os.O_PATH | os.O_NOFOLLOW, resolve=sys.RESOLVE_IN_ROOT)
+                try:
+                    return is_whiteout(os.fstat(fd))
+                finally:
+                    os.close(fd)
+            name = name.rpartition(b"/")[0]
+        return False
+
+    def covers(self, name: bytes) -> bool:
+        """Whether whiteouts of this layer hide what the layers below have called *name*."""
+        if not self.hidden and not self.opaque:
+            return False
+        if name in self.hidden or b"" in self.opaque:
+            return True
+        while slash := name.rfind(b"/") + 1:
+            name = name[: slash - 1]
+            if name in self.hidden or name in self.opaque:
+                return True
+        return False
 
     def settle(self) -> None:
         """Every directory has its modification time."""
@@ -139,6 +169,11 @@ def clean_name(name: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether overlayfs takes it for a deletion."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _clamp(name: bytes) -> bytes:

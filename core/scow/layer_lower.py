@@ -12,7 +12,7 @@ from scow.errors import SyscallError
 from scow.linux import syscalls as sys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _COPY_BYTES = 16 << 20
 _OPAQUE_XATTR = "trusted.overlay.opaque"
@@ -27,10 +27,19 @@ class Entry(NamedTuple):
 
 
 class LowerLayers:
-    """The merged view of *directories*, uppermost first, for single look-ups."""
+    """The merged view of *directories*, uppermost first, for single look-ups. A callable is asked for them at the first
+    look-up: few layers need one, and the layers below may not be there yet."""
 
-    def __init__(self, directories: Sequence[str]) -> None:
-        self._directories = [os.fsencode(directory) for directory in directories]
+    def __init__(self, directories: Sequence[str] | Callable[[], Sequence[str]]) -> None:
+        self._given = directories
+        self._known: list[bytes] | None = None
+
+    @property
+    def _directories(self) -> list[bytes]:
+        if self._known is None:
+            given = self._given() if callable(self._given) else self._given
+            self._known = [os.fsencode(directory) for directory in given]
+        return self._known
 
     def find(self, name: bytes) -> Entry | None:
         """The entry *name* (a clean relative path), or None. Its parents are not followed where they are links."""

@@ -89,6 +89,59 @@ def test_parents_that_only_lower_layers_have_look_like_them(tmp_path: Path) -> N
     assert (top / "var/tmp").stat().st_mode & 0o7777 == 0o1777
 
 
+def test_a_directory_below_a_deleted_one_takes_nothing_from_it(tmp_path: Path) -> None:
+    low = applied(
+        tmp_path / "1",
+        {
+            "a": entry(tarfile.DIRTYPE),
+            "a/secret": entry(tarfile.DIRTYPE, mode=0o700, uid=7),
+            "a/link": entry(tarfile.SYMTYPE, linkname="/elsewhere"),
+            "o/": None,
+            "o/link": entry(tarfile.SYMTYPE, linkname="/elsewhere"),
+        },
+    )
+    files: FileTree = {
+        ".wh.a": "",
+        "a/secret/x": "1",
+        "a/link/y": "1",
+        "o/.wh..wh..opq": "",
+        "o/link/z": "1",
+    }
+    top = applied(tmp_path / "2", files, low)
+    assert names(top) == ["a", "a/link", "a/link/y", "a/secret", "a/secret/x", "o", "o/link", "o/link/z"]
+    assert ((top / "a/secret").stat().st_mode & 0o7777, (top / "a/secret").stat().st_uid) == (0o755, 0)
+
+
+ASKED: dict[str, tuple[FileTree, int]] = {
+    "a layer with its directories": ({"d/": None, "d/x": "1", "h": entry(tarfile.LNKTYPE, linkname="d/x")}, 0),
+    "whiteouts": ({"d/": None, "d/.wh.x": "", ".wh.e": "", "f/": None, "f/.wh..wh..opq": ""}, 0),
+    "a directory below a deleted one": ({"d/": None, "d/.wh..wh..opq": "", "d/e/x": "1"}, 0),
+    "directories left out": ({"d/x": "1", "e/f/y": "1"}, 1),
+    "a hard link to a file below": ({"h": entry(tarfile.LNKTYPE, linkname="tool"), "e/y": "1"}, 1),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_layers_below_are_asked_for_only_where_the_tar_leaves_something_to_them(tmp_path: Path, name: str) -> None:
+    low = applied(tmp_path / "low", {"tool": "#!", "d/": None, "d/x": "0"})
+    files, wanted = ASKED[name]
+    asked = []
+
+    def below() -> list[str]:
+        asked.append(name)
+        return [str(low)]
+
+    (tmp_path / "top").mkdir()
+    done = apply_layer(io.BytesIO(make_tar(files)), str(tmp_path / "top"), Whiteouts.OVERLAY, below)
+    assert len(asked) == wanted
+    assert not done.root_described
+
+
+def test_a_layer_tells_whether_it_describes_its_root(tmp_path: Path) -> None:
+    files: FileTree = {"./": entry(tarfile.DIRTYPE, mode=0o711), "x": "1"}
+    assert apply_layer(io.BytesIO(make_tar(files)), str(tmp_path), Whiteouts.OVERLAY).root_described
+
+
 def test_a_hard_link_to_a_lower_layers_file_gets_a_copy(tmp_path: Path) -> None:
     low = applied(tmp_path / "1", {"tool": entry(mode=0o4755, uid=9)} | {"bin/sh": "#!"})
     top = applied(
