@@ -11,7 +11,7 @@ from scow.ports.registry import Credentials
 from scow.reference import Reference
 from scow.testing.fakes_registry import make_image
 from scow_registry_dockerhub import DistributionBackend
-from tests.unit.registry_server import Registry
+from tests.faulty_registry import Registry
 
 IMAGE = make_image({"etc/": None, "etc/noise": bytes(range(256)) * 8000}, compression="none")
 LAYER = IMAGE.layers[0]

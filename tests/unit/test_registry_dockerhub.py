@@ -16,8 +16,8 @@ from scow.ports.registry import SearchResult
 from scow.reference import Reference
 from scow_registry_dockerhub import DistributionBackend
 from scow_registry_dockerhub.endpoints import Endpoints
+from tests.faulty_registry import Fault, Registry, serving
 from tests.unit.dockerhub_kit import BLOB, IMAGE, LAYER, USER, make_backend, push, read, reference, resolve
-from tests.unit.registry_server import Fault, Registry, serving
 
 
 @pytest.fixture

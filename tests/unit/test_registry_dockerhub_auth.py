@@ -12,8 +12,8 @@ import pytest
 from scow.errors import Unauthorized, Unavailable
 from scow.ports.registry import Credentials
 from scow_registry_dockerhub import DistributionBackend
+from tests.faulty_registry import Fault, Registry, serving
 from tests.unit.dockerhub_kit import IMAGE, USER, make_backend, read, reference, resolve
-from tests.unit.registry_server import Fault, Registry, serving
 
 
 @pytest.fixture

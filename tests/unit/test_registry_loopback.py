@@ -14,7 +14,7 @@ from scow_registry_dockerhub import DistributionBackend
 from scow_registry_dockerhub.endpoints import Endpoints
 from scow_registry_dockerhub.tokens import Tokens
 from scow_registry_dockerhub.transport import Transport
-from tests.unit.registry_server import Fault, serving
+from tests.faulty_registry import Fault, serving
 
 ELSEWHERE = "https://registry.example.com/v2/a/blobs/x"
 

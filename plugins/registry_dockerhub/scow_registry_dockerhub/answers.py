@@ -17,6 +17,10 @@ MANIFEST_LIMIT_BYTES = 4 << 20
 """The largest manifest that registries must accept (distribution-spec, "Pushing manifests")."""
 
 
+class BrokenOff(Unavailable):
+    """An answer ended before its end: asked again, it may come whole."""
+
+
 class Refused(Exception):
     """A registry's answer was not one of those wanted; *code* and *message* are the first of its error list."""
 
@@ -80,8 +84,8 @@ def push_error(refused: Refused, ref: Reference) -> ScowError:
 
 
 def read_body(response: requests.Response, limit_bytes: int) -> bytes:
-    """The whole body, at most *limit_bytes*; the connection is free afterwards. Raises `Unavailable` when it is longer
-    or breaks off."""
+    """The whole body, at most *limit_bytes*; the connection is free afterwards. Raises `Unavailable` when it is longer,
+    `BrokenOff` when it ends early."""
     from requests import RequestException
     from urllib3.exceptions import HTTPError
 
@@ -92,7 +96,7 @@ def read_body(response: requests.Response, limit_bytes: int) -> bytes:
             if len(data) > limit_bytes:
                 raise Unavailable(f"a registry's answer is longer than {limit_bytes} bytes")
     except (RequestException, HTTPError, OSError):
-        raise Unavailable("a registry's answer broke off") from None
+        raise BrokenOff("a registry's answer broke off") from None
     finally:
         response.close()
     return bytes(data)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scow_registry_dockerhub.answers import Refused
+from scow.errors import Unavailable
+from scow_registry_dockerhub.answers import BrokenOff, Refused, read_body
 from scow_registry_dockerhub.tokens import Tokens
-from scow_registry_dockerhub.transport import ATTEMPTS, READ_TIMEOUT_S, Transport
+from scow_registry_dockerhub.transport import ATTEMPTS, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 class Client:
     """Speaks the distribution protocol's requests. Thread-safe."""
 
-    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5) -> None:
+    def __init__(self, endpoints: Endpoints, *, pause_s: float, timeout_s: float) -> None:
         self.endpoints = endpoints
-        self.transport = Transport(endpoints, pause_s=pause_s)
+        self.transport = Transport(endpoints, pause_s=pause_s, timeout_s=timeout_s)
         self.tokens = Tokens(self.transport, endpoints)
 
     def request(
@@ -37,7 +38,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         attempts: int = ATTEMPTS,
-        read_timeout_s: float = READ_TIMEOUT_S,
+        read_timeout_s: float | None = None,
     ) -> requests.Response:
         """The answer to *method* at *target* (``/v2/…``, or a whole URL that the registry gave), its body unread.
 
@@ -70,6 +71,29 @@ class Client:
         if response.status_code not in wanted:
             raise Refused.of(endpoint, response)
         return response
+
+    def read(
+        self,
+        endpoint: Endpoint,
+        target: str,
+        limit_bytes: int,
+        *,
+        scopes: frozenset[str],
+        credentials: Credentials | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[requests.Response, bytes]:
+        """The answer to ``GET`` *target* and its whole body, asked for again where that breaks off. Raises as
+        `request`, and `Unavailable` for more than *limit_bytes*."""
+        attempt = 0
+        while True:
+            response = self.request(endpoint, "GET", target, scopes=scopes, credentials=credentials, headers=headers)
+            try:
+                return response, read_body(response, limit_bytes)
+            except BrokenOff:
+                attempt += 1
+                if attempt == ATTEMPTS:
+                    raise Unavailable(f"the answer of registry {endpoint.host} broke off") from None
+            self.transport.back_off(attempt)
 
     def close(self) -> None:
         """No connection is left open."""

@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 _PAGES = 1000
+_TAGS_LIMIT_BYTES = 16 << 20
 
 T = TypeVar("T")
 
 
 class DistributionBackend:
-    """A `RegistryBackend` over HTTP. The option ``registries`` is the config file's section of that name; requests is
-    imported when the first registry is spoken to (60 ms)."""
+    """A `RegistryBackend` over HTTP; requests is imported when the first registry is spoken to (60 ms).
+
+    Options: ``timeout_s`` (30) is how long a registry may be silent, ``retry_pause_s`` (0.5) the first pause before a
+    failed request is sent again. Core adds ``registries``, the config file's section of that name.
+    """
 
     def __init__(self, context: DriverContext) -> None:
         self._endpoints = Endpoints(_plain(context.options.get("registries") or {}))
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
+        self._timeout_s = float(context.options.get("timeout_s", 30))
         self._lock = threading.Lock()
         self._made: Client | None = None
 
@@ -159,7 +164,7 @@ class DistributionBackend:
             if self._made is None:
                 from scow_registry_dockerhub.client import Client
 
-                self._made = Client(self._endpoints, pause_s=self._pause_s)
+                self._made = Client(self._endpoints, pause_s=self._pause_s, timeout_s=self._timeout_s)
             return self._made
 
     def _from_any(
@@ -181,18 +186,17 @@ class DistributionBackend:
         raise Unavailable(f"no endpoint for registry {ref.host}")
 
     def _manifest(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> Manifest:
-        from scow_registry_dockerhub.answers import MANIFEST_LIMIT_BYTES, read_body
+        from scow_registry_dockerhub.answers import MANIFEST_LIMIT_BYTES
         from scow_registry_dockerhub.client import pull_scope
 
-        response = self._client().request(
+        response, data = self._client().read(
             endpoint,
-            "GET",
             f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}",
+            MANIFEST_LIMIT_BYTES,
             scopes=pull_scope(ref.repository),
             credentials=credentials,
             headers={"Accept": ACCEPT},
         )
-        data = read_body(response, MANIFEST_LIMIT_BYTES)
         said = ref.digest or response.headers.get("Docker-Content-Digest", "")
         if not said.startswith(("sha256:", "sha512:")):
             said = ""  # other algorithms say nothing here
@@ -235,17 +239,16 @@ class DistributionBackend:
         return response
 
     def _tags(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> list[str]:
-        from scow_registry_dockerhub.answers import read_body
         from scow_registry_dockerhub.client import pull_scope
 
         found: set[str] = set()
         target = f"/v2/{ref.repository}/tags/list?n=1000"
         for _ in range(_PAGES):
-            response = self._client().request(
-                endpoint, "GET", target, scopes=pull_scope(ref.repository), credentials=credentials
+            response, data = self._client().read(
+                endpoint, target, _TAGS_LIMIT_BYTES, scopes=pull_scope(ref.repository), credentials=credentials
             )
             try:
-                found.update(map(str, json.loads(read_body(response, 16 << 20)).get("tags") or ()))
+                found.update(map(str, json.loads(data).get("tags") or ()))
             except (ValueError, AttributeError, TypeError):
                 raise Unavailable(
                     f"registry {endpoint.host} answered no list of tags for {ref.familiar_name}"

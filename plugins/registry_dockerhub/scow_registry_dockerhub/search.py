@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from scow.errors import Unavailable, Unsupported
 from scow.ports.registry import SearchResult
-from scow_registry_dockerhub.answers import Refused, read_body
+from scow_registry_dockerhub.answers import Refused
 
 if TYPE_CHECKING:
     from scow.ports.registry import Credentials
@@ -24,13 +24,13 @@ def search(
     """At most *limit* repositories that *term* finds, best first. Raises `Unsupported` where *endpoint* has none."""
     target = "/v1/search?" + urlencode({"q": term, "n": limit})
     try:
-        response = client.request(endpoint, "GET", target, scopes=frozenset(), credentials=credentials)
+        _, data = client.read(endpoint, target, _LIMIT_BYTES, scopes=frozenset(), credentials=credentials)
     except Refused as refused:
         if refused.status == 404:
             raise Unsupported(f"registry {endpoint.host} has no search") from None
         raise refused.generic() from None
     try:
-        found = json.loads(read_body(response, _LIMIT_BYTES))["results"]
+        found = json.loads(data)["results"]
         return [_result(entry) for entry in found[:limit]]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Unavailable(f"registry {endpoint.host} answered no list of search results") from None

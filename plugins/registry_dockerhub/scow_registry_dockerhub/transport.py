@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 4.0
-READ_TIMEOUT_S = 30.0
 ATTEMPTS = 4
-CONNECT_ATTEMPTS = 2  # a host that does not answer at all is given up sooner
+SILENT_ATTEMPTS = 2  # a host that does not answer at all is given up sooner
 LONGEST_WAIT_S = 30.0
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -44,9 +43,9 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 class Transport:
     """One pool of connections for all registries. `close` ends waits between attempts, too. Thread-safe."""
 
-    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5) -> None:
+    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5, timeout_s: float = 30.0) -> None:
         self._endpoints = endpoints
-        self._pause_s = pause_s
+        self._pause_s, self._timeout_s = pause_s, timeout_s
         self._closed = threading.Event()
         self._schemes: dict[str, str] = {}
         self._session = requests.Session()
@@ -75,19 +74,23 @@ class Transport:
         *,
         body: Any = None,
         attempts: int = ATTEMPTS,
-        read_timeout_s: float = READ_TIMEOUT_S,
+        read_timeout_s: float | None = None,
     ) -> requests.Response:
-        """The answer, its body unread. Connection errors, 429 and 5xx are tried again, with growing pauses or those
-        that ``Retry-After`` asks for; the last such answer is returned. Raises `Unavailable` naming the host."""
+        """The answer, its body unread, within *read_timeout_s* where that is not the one of all requests.
+
+        Connection errors, 429 and 5xx are tried again, with growing pauses or those that ``Retry-After`` asks for; the
+        last such answer is returned. Raises `Unavailable` naming the host.
+        """
         attempt = 0
+        silence_s = read_timeout_s or self._timeout_s
         while True:
             attempt += 1
             try:
-                response = self._follow(endpoint, method, url, dict(headers), body, read_timeout_s)
+                response = self._follow(endpoint, method, url, dict(headers), body, silence_s)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 failure = explain(urlsplit(url).netloc, error)
-                connected = not isinstance(error, requests.ConnectTimeout) and not _is_connect_failure(error)
-                if attempt >= (attempts if connected else min(attempts, CONNECT_ATTEMPTS)) or _is_certificate(error):
+                most = min(attempts, SILENT_ATTEMPTS) if _is_silence(error) else attempts
+                if attempt >= most or _is_certificate(error):
                     # Not chained: what requests raises holds the whole URL, and with it signatures and tokens.
                     raise failure from None
                 pause = self._backoff(attempt)
@@ -238,6 +241,10 @@ def _is_connect_failure(error: BaseException) -> bool:
         isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
         for cause in _causes(error)
     )
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, requests.Timeout) or _is_connect_failure(error)
 
 
 def _is_certificate(error: BaseException) -> bool:
