@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scow.errors import NotFound, Unavailable
+from scow.errors import Corrupt, NotFound, Unavailable
 from scow.reference import Reference
 from tests.unit.image_kit import BASE, BIG, Kit, image, run
 
@@ -80,6 +80,34 @@ def test_a_layer_is_unpacked_while_it_comes(tmp_path: Path) -> None:
         kit.registry.before_read = wait_for_the_other
         await kit.pull("x")
         assert late == []
+
+    run(tmp_path, test)
+
+
+def test_layers_are_unpacked_side_by_side(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image({"low": "1"}, {"high": "2"})
+        kit.registry.add("library/x", "latest", small)
+        both = threading.Barrier(2, timeout=10)
+
+        def meet(key: str, diff_id: str) -> None:
+            both.wait()
+
+        kit.storage.before_apply = meet
+        pulled = await kit.pull("x")
+        assert kit.storage.files(pulled.chain_id or "") == {"low": b"1", "high": b"2"}
+
+    run(tmp_path, test)
+
+
+def test_a_layer_never_stands_on_one_that_was_wrong(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image(BIG, {"high": "2"})
+        kit.registry.add("library/x", "latest", small)
+        kit.registry.serve_wrong(small.layers[0].digest, times=9)
+        with pytest.raises(Corrupt, match="digest mismatch"):
+            await kit.pull("x")
+        assert kit.storage.list() == []
 
     run(tmp_path, test)
 

@@ -18,6 +18,24 @@ class StartedOver(ScowError):
     """What was read of a blob came to nothing: its download began anew."""
 
 
+class Milestone:
+    """Something that threads wait for, or for *cancelled*."""
+
+    def __init__(self, what: str, cancelled: threading.Event) -> None:
+        self._what, self._cancelled = what, cancelled
+        self._reached = threading.Event()
+
+    def reach(self) -> None:
+        """It is there."""
+        self._reached.set()
+
+    def wait(self) -> None:
+        """Returns when it is there; raises `Cancelled` where nobody waits for it any more."""
+        while not self._reached.wait(_POLL_S):
+            if self._cancelled.is_set():
+                raise Cancelled(f"{self._what} was cancelled")
+
+
 class Arrival:
     """The receiver calls `begin`, `advance` and `finish` or `fail`; one reader reads as from a file."""
 

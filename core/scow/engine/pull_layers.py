@@ -1,7 +1,7 @@
-"""Layers of one pull: received in parallel, and unpacked in their order while they come.
+"""Layers of one pull: received side by side, and unpacked side by side while they come.
 
 An image may be half unpacked before its last byte is there; what was unpacked counts only when both the blob's digest
-and the diff ID were right.
+and the diff ID were right, and those of the layers below.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scow.engine.arrival import Arrival, StartedOver
+from scow.engine.arrival import Arrival, Cancelled, Milestone, StartedOver
 from scow.engine.progress import LayerProgress
 from scow.engine.transfer import Download, Unpacking, unpack
 from scow.errors import Corrupt, InvalidArgument, NotFound
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     ProgressSink = Callable[[dict[str, Any]], None]
 
 PARALLEL = 3
+UNPACKING = 3  # layers of one pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Layers:
     ) -> None:
         self._parts, self._ref, self._backend, self._credentials = parts, ref, backend, credentials
         self._progress, self._cancelled = progress, cancelled
-        self._failure: Exception | None = None  # of the first download that failed
+        self._failure: Exception | None = None  # the first, of which others come
+        self._unpacking = asyncio.Semaphore(UNPACKING)
         self.brought: list[str] = []
         self.received: list[str] = []
 
@@ -74,30 +76,30 @@ class Layers:
         there = [await self._is_there(layer, chain) for layer, chain in zip(layers, chains, strict=True)]
         self._announce(lines, there)
         arrivals = [Arrival(layer.digest, self._cancelled) for layer in layers]
+        ready = [Milestone(f"unpacking of {layer.digest}", self._cancelled) for layer in layers]
         receiving = [
             asyncio.create_task(_nothing() if has else self._receive(layer, line, arrival))
             for layer, line, arrival, has in zip(layers, lines, arrivals, there, strict=True)
         ]
-        sizes = []
+        unpacking = []
+        for n, layer in enumerate(layers):
+            parent, parent_ready = (chains[n - 1], ready[n - 1].wait) if n else (None, None)
+            step = Unpacking(layer, chains[n], parent, diff_ids[n], lines[n], parent_ready)
+            source = None if there[n] else arrivals[n]
+            unpacking.append(asyncio.create_task(self._finish(step, source, receiving[n], ready[n])))
         try:
-            for n, layer in enumerate(layers):
-                parent = chains[n - 1] if n else None
-                unpacking = Unpacking(layer, chains[n], parent, diff_ids[n], lines[n])
-                sizes.append(await self._unpack(unpacking, None if there[n] else arrivals[n], receiving[n]))
-                if not there[n]:
-                    lines[n].status("Pull complete")
+            return await asyncio.gather(*unpacking)
         except BaseException as error:
             self._cancelled.set()
-            for task in receiving:
+            for task in (*receiving, *unpacking):
                 task.cancel()
-            await asyncio.gather(*receiving, return_exceptions=True)
+            await asyncio.gather(*receiving, *unpacking, return_exceptions=True)
             if self._failure is not None and isinstance(error, Exception):
                 raise self._failure from None  # whatever else failed did so because of it
             raise
         finally:
             for arrival in arrivals:
                 arrival.close()
-        return sizes
 
     def _announce(self, lines: list[LayerProgress], there: list[bool]) -> None:
         missing = [line for line, has in zip(lines, there, strict=True) if not has]
@@ -127,9 +129,8 @@ class Layers:
             async with self._parts.downloads:
                 await self.download(layer, line, arrival)
         except Exception as error:
-            self._failure = self._failure or error
             arrival.fail(error)
-            self._cancelled.set()  # nothing can come of the others
+            self._failed(error)
             raise
         line.status("Download complete")
 
@@ -144,9 +145,32 @@ class Layers:
             self.received.append(blob.digest)
         await self._parts.drivers.call(REGISTRY, self._backend, "fetch", fetch, deadline_s=None)
 
+    def _failed(self, error: Exception) -> None:
+        """Nothing can come of the other layers."""
+        if not isinstance(error, Cancelled):
+            self._failure = self._failure or error
+        self._cancelled.set()
+
     # Unpacking
 
-    async def _unpack(self, unpacking: Unpacking, arrival: Arrival | None, receiving: asyncio.Task[None]) -> int:
+    async def _finish(
+        self, unpacking: Unpacking, arrival: Arrival | None, receiving: asyncio.Task[None], ready: Milestone
+    ) -> int:
+        """As `_unpack`, a few layers at a time. Those below come first: they never wait for a place that one above
+        them holds."""
+        try:
+            async with self._unpacking:
+                size = await self._unpack(unpacking, arrival, receiving, ready)
+        except Exception as error:
+            self._failed(error)
+            raise
+        if arrival is not None:
+            unpacking.line.status("Pull complete")
+        return size
+
+    async def _unpack(
+        self, unpacking: Unpacking, arrival: Arrival | None, receiving: asyncio.Task[None], ready: Milestone
+    ) -> int:
         """The bytes of the layer, once it is unpacked and was received in whole."""
         async with self._parts.unpacking.setdefault(unpacking.chain, asyncio.Lock()):
             try:
@@ -157,6 +181,7 @@ class Layers:
             except (Corrupt, InvalidArgument):
                 await receiving  # the blob may not be what its digest says: then that is the news
                 raise
+        ready.reach()
         await receiving
         return size
 

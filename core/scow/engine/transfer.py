@@ -127,6 +127,7 @@ class Unpacking:
     parent: str | None
     diff_id: str
     line: LayerProgress
+    parent_ready: Callable[[], None] | None = None  # where *parent* is being made meanwhile
 
 
 def unpack(
@@ -153,7 +154,9 @@ def unpack(
         with LayerReader(compressed, report) as layer:
             try:
                 stream = cast("BinaryIO", layer)
-                usage = storage.apply(unpacking.chain, unpacking.parent, unpacking.diff_id, stream)
+                usage = storage.apply(
+                    unpacking.chain, unpacking.parent, unpacking.diff_id, stream, unpacking.parent_ready
+                )
             except OSError as error:
                 raise _disk_error(error, f"unpack layer {blob}") from error
             actual = layer.digest()

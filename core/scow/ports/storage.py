@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from scow.ports import Mount
 
@@ -43,10 +43,20 @@ class StorageDriver(Protocol):
     def check(self) -> None:
         """Raise `DriverUnusable` where this host cannot serve the driver."""
 
-    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
+    def apply(
+        self,
+        key: str,
+        parent: str | None,
+        diff_id: str,
+        layer: BinaryIO,
+        parent_ready: Callable[[], None] | None = None,
+    ) -> Usage:
         """The committed snapshot *key* is *parent* changed by *layer*, the stream of an uncompressed tar (OCI layer).
 
-        The stream is read to its end. Core checks its digest against *diff_id* **after** this returns and calls
+        With *parent_ready* the parent may be in the making on another thread: what is called so waits until it is
+        committed and right, and raises where it will never be. A driver calls it before it looks at the parent, and
+        at the latest before *key* is there: one that needs no parent to unpack unpacks the layers of an image side by
+        side. The stream is read to its end. Core checks its digest against *diff_id* **after** this returns and calls
         `remove` if it differs. Idempotent: a *key* that is there already is left alone (the stream may be unread).
         All or nothing: after an exception (`InvalidArgument` for a hostile or malformed tar, OSError for a full disk)
         no snapshot *key* and no part of it is left. Raises `NotFound` without *parent*.

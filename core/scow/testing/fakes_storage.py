@@ -53,18 +53,29 @@ class FakeStorage:
     def check(self) -> None:
         """Usable everywhere."""
 
-    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
+    def apply(
+        self,
+        key: str,
+        parent: str | None,
+        diff_id: str,
+        layer: BinaryIO,
+        parent_ready: Callable[[], None] | None = None,
+    ) -> Usage:
         """See `StorageDriver`."""
         self.calls.append(("apply", key))
         if self.before_apply is not None:
             self.before_apply(key, diff_id)
         if key in self._held:
             return self.usage(key)
-        below = self._files_of(parent)
+        if parent_ready is None:
+            self._files_of(parent)
         try:
             changes = _members(layer)
         except tarfile.TarError as error:
             raise InvalidArgument(f"malformed tar: {error}") from error
+        if parent_ready is not None:
+            parent_ready()
+        below = self._files_of(parent)
         with self._lock:
             self._held[key] = _Held(Snapshot(key, parent, True), changes, _merge(below, changes))
         return self.usage(key)

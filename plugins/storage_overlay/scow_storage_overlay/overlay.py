@@ -17,7 +17,7 @@ from scow_storage_overlay.host import check_overlay, filesystem_name
 from scow_storage_overlay.index import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from scow.ports import DriverContext
 
@@ -46,18 +46,34 @@ class OverlayDriver:
         trial mount, seen by nobody."""
         check_overlay(str(self._state_dir))
 
-    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
-        """Unpacks beside the snapshots and renames; *diff_id* is for core to check."""
+    def apply(
+        self,
+        key: str,
+        parent: str | None,
+        diff_id: str,
+        layer: BinaryIO,
+        parent_ready: Callable[[], None] | None = None,
+    ) -> Usage:
+        """Unpacks beside the snapshots and renames; *diff_id* is for core to check. The parent is waited for when the
+        layer first needs to know what lies below it, mostly at the end."""
         there = self._folder.index.find(key)
         if there is not None and there.usage is not None:
             return there.usage
-        below = self._folder.index.parent(parent)
+
+        def find_parent() -> Entry | None:
+            if parent_ready is not None:
+                parent_ready()
+            return self._folder.index.parent(parent)
+
+        if parent_ready is None:
+            find_parent()
         with self._folder.staged() as made:
             diff = f"{made}/diff"
             os.mkdir(diff, 0o755)
-            if below is not None:
+            applied = apply_layer(layer, diff, Whiteouts.OVERLAY, lambda: self._lower(find_parent()))
+            below = find_parent()
+            if below is not None and not applied.root_described:
                 _copy_root(self._folder.path(below, "diff"), diff)
-            applied = apply_layer(layer, diff, Whiteouts.OVERLAY, self._lower(below))
             usage = Usage(applied.size_bytes, applied.inodes)
             return self._folder.publish(made, key, below, usage).usage or usage
 

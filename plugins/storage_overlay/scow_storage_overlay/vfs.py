@@ -17,7 +17,7 @@ from scow_storage_overlay.host import filesystem_name
 from scow_storage_overlay.index import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from scow.ports import DriverContext
 
@@ -32,11 +32,20 @@ class VfsDriver:
     def check(self) -> None:
         """Every host can serve it."""
 
-    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
-        """Copies *parent* and changes the copy; the usage is the layer's own, not the copy's."""
+    def apply(
+        self,
+        key: str,
+        parent: str | None,
+        diff_id: str,
+        layer: BinaryIO,
+        parent_ready: Callable[[], None] | None = None,
+    ) -> Usage:
+        """Waits for *parent*, copies it and changes the copy; the usage is the layer's own, not the copy's."""
         there = self._folder.index.find(key)
         if there is not None and there.usage is not None:
             return there.usage
+        if parent_ready is not None:
+            parent_ready()
         below = self._folder.index.parent(parent)
         with self._folder.staged() as made:
             self._copy(below, f"{made}/diff")
