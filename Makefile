@@ -1,4 +1,4 @@
-# setup, run, test, test-all, lint, bench, soak: what people and .ci/run call. `make setup` is quiet when nothing is to do.
+# setup, run, test, test-all, lint, bench, bench-images, soak: what people and .ci/run call. `make setup` is quiet when nothing is to do.
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
@@ -8,9 +8,9 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 
 # what the engine needs of the host, and what its tests need beside
 HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
-TEST_PACKAGES := docker-registry skopeo runc crun curl
+TEST_PACKAGES := docker-registry skopeo runc crun curl isal
 
-.PHONY: setup run test test-all test-user test-vm lint format bench soak docs clean
+.PHONY: setup run test test-all test-user test-vm lint format bench bench-images soak docs clean
 
 setup: .venv/.installed
 	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
@@ -54,6 +54,9 @@ soak: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench
+
+bench-images: setup
+	$(BIN)/python -m tests.benchmarks.bench_images
 
 # the pages of docs/reference, from the sources (tests/docs fails where they are stale)
 docs: setup

@@ -11,123 +11,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
-import http.client
 import json
 import os
-import re
 import shlex
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import peers
+from tests.benchmarks.measure import ROWS, Api, Engine, pss_kib, report, rounds, told
 from tests.benchmarks.runtimes import Runtimes
 from tests.benchmarks.zygote_starts import ZygoteStarts
 from tests.daemon import DOCKER, Daemon
 
-ROWS: list[dict[str, object]] = []
 SCOW = str(Path(sys.executable).with_name("scow"))
-
-
-class Engine:
-    """A docker-compatible command line."""
-
-    def __init__(self, name: str, argv: list[str]) -> None:
-        self.name, self.argv = name, argv
-        self.remove = ["rm", "-f", *(["-t", "0"] if "podman" in name else [])]
-
-    def __call__(self, *words: str, check: bool = True) -> str:
-        done = subprocess.run([*self.argv, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if check and done.returncode:
-            raise RuntimeError(f"{self.name} {' '.join(words)}: {done.stderr.strip()[-300:]}")
-        return done.stdout.strip()
-
-    def seconds(self, words: Sequence[str]) -> float:
-        """How long the command took."""
-        start = time.perf_counter()
-        subprocess.run([*self.argv, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - start
-
-
-def report(bench: str, engine: str, values: list[float], unit: str) -> None:
-    ordered = sorted(values)
-    row = {
-        "bench": bench,
-        "engine": engine,
-        "unit": unit,
-        "n": len(ordered),
-        "median": statistics.median(ordered),
-        "min": ordered[0],
-        "max": ordered[-1],
-    }
-    ROWS.append(row)
-    shown = " | ".join(f"{value:.2f}" for value in (statistics.median(ordered), ordered[0], ordered[-1]))
-    print(f"| {bench} | {engine} | {shown} | {len(ordered)} | {unit} |", flush=True)
-
-
-def rounds(bench: str, engines: list[Engine], n: int, one: Callable[[Engine], float], unit: str, scale: float) -> None:
-    """*n* interleaved rounds of *one*."""
-    values: dict[str, list[float]] = {engine.name: [] for engine in engines}
-    for number in range(n):
-        for engine in engines if number % 2 == 0 else engines[::-1]:
-            values[engine.name].append(one(engine) * scale)
-    _told(bench, values, unit)
-
-
-def _told(bench: str, values: dict[str, list[float]], unit: str) -> None:
-    for name, got in values.items():
-        report(bench, name, got, unit)
-    for name, got in values.items():
-        if name != "scow" and "scow" in values:
-            ratio = statistics.median(values["scow"]) / statistics.median(got)
-            print(f"| {bench} | scow / {name} | **{ratio:.3f}** | | | | ratio |", flush=True)
-
-
-class Api(http.client.HTTPConnection):
-    """HTTP over the daemon's Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("scow")
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self.path))
-
-    def call(self, method: str, path: str, body: object = None) -> object:
-        self.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"})
-        answer = self.getresponse()
-        data = answer.read()
-        if answer.status >= 400:
-            raise RuntimeError(f"{method} {path}: {answer.status} {data!r}")
-        return json.loads(data) if data.strip() else None
-
-
-def pss_kib(pattern: str) -> int:
-    """The PSS of all processes whose command line matches, and of the inits that wait for a container to be made."""
-    lines: dict[int, str] = {}
-    for folder in glob.glob("/proc/[0-9]*"):
-        with contextlib.suppress(OSError):
-            lines[int(folder[6:])] = Path(folder, "cmdline").read_text().replace("\0", " ")
-    matching = {pid for pid, line in lines.items() if re.search(pattern, line) and pid != os.getpid()}
-    total = 0
-    for pid, line in lines.items():
-        with contextlib.suppress(OSError):
-            process = Path(f"/proc/{pid}")
-            waits = line.startswith("scow-init") and int(process.joinpath("stat").read_text().split()[3]) in matching
-            if waits or pid in matching:
-                match = re.search(r"^Pss: +(\d+)", process.joinpath("smaps_rollup").read_text(), re.M)
-                total += int(match[1]) if match else 0
-    return total
 
 
 def bench_run(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
@@ -168,7 +71,7 @@ def bench_runtime(daemon: Daemon, engines: list[Engine], options: argparse.Names
                 for name in list(values)[:: 1 if number % 2 else -1]:
                     time.sleep(rest_s)
                     values[name].append(1e3 * (starts.seconds() if name == "scow" else runtimes.seconds(name)))
-            _told(f"runtime: run true, {rest_s * 1e3:.0f} ms of rest", values, "ms")
+            told(f"runtime: run true, {rest_s * 1e3:.0f} ms of rest", values, "ms")
     finally:
         starts.close()
         runtimes.close()
@@ -214,7 +117,7 @@ def bench_many(daemon: Daemon, engines: list[Engine], options: argparse.Namespac
 
     removed: dict[str, list[float]] = {}
     rounds("50 x run -d", engines, options.reps, both, "s", 1)
-    _told("rm -f of 50 running", removed, "s")
+    told("rm -f of 50 running", removed, "s")
 
 
 def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
@@ -237,7 +140,7 @@ def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace
             for name, got in values.items():
                 time.sleep(0.05)
                 got.append(1e3 * (cycle() if name == "scow" else runtimes.seconds(name)))
-        _told("API create+start+wait+remove", values, "ms")
+        told("API create+start+wait+remove", values, "ms")
     finally:
         runtimes.close()
 

@@ -1,8 +1,9 @@
 """The engines beside Scow that this host has, started for one bench run and gone after it.
 
-dockerd and podman run in mount and network namespaces of their own, with their state in the bench's folder: they touch
-neither the host's firewall nor its images, and what they mount goes with the namespace. They are taken from the host,
-or from another root file system (a debootstrap of a newer Debian, say) that is named.
+dockerd and podman run in mount and network namespaces of their own (or without networks in the host's own), with their
+state in the bench's folder: they touch neither the host's firewall nor its images, and what they mount goes with the
+namespace. They are taken from the host, or from another root file system (a debootstrap of a newer Debian, say) that is
+named.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ runtime = "crun"
 network_config_dir = "{folder}/net"
 """
 _STORAGE_CONF = '[storage]\ndriver = "overlay"\ngraphroot = "{folder}/data"\nrunroot = "{folder}/run"\n'
+_NO_NETWORKS = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
 _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 
 
@@ -65,22 +67,26 @@ def _find(command: str, root: str) -> str:
     raise NotHere(f"{command} is not installed")
 
 
-def _enter(root: str, folder: Path, words: list[str], log: Path, without_unified: bool) -> subprocess.Popen[bytes]:
-    enter = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", _ENTER, "enter", root, str(folder)]
+def _enter(
+    root: str, folder: Path, words: list[str], log: Path, *, own_net: bool, without_unified: bool
+) -> subprocess.Popen[bytes]:
+    namespaces = ["--mount", *(["--net"] if own_net else []), "--propagation", "private"]
+    enter = ["unshare", *namespaces, "sh", "-c", _ENTER, "enter", root, str(folder)]
     env = {**os.environ, "WITHOUT_UNIFIED": "1" if without_unified else ""}
     with log.open("ab") as out:
         return subprocess.Popen([*enter, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, cwd="/")
 
 
 @contextlib.contextmanager
-def docker(root: str, folder: Path) -> Iterator[list[str]]:
-    """dockerd with its defaults; answers the docker CLI's words."""
+def docker(root: str, folder: Path, own_net: bool = True) -> Iterator[list[str]]:
+    """dockerd with its defaults, but without networks on the host's own; answers the docker CLI's words."""
     program = _find("dockerd", root)
     if DOCKER is None:
         raise NotHere("the docker CLI is not installed")
     socket, log = folder / "docker.sock", folder / "dockerd.log"
     state = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
-    process = _enter(root, folder, [program, "-H", f"unix://{socket}", *state], log, without_unified=False)
+    words = [program, "-H", f"unix://{socket}", *state, *([] if own_net else _NO_NETWORKS)]
+    process = _enter(root, folder, words, log, own_net=own_net, without_unified=False)
     try:
         command = [DOCKER, "-H", f"unix://{socket}"]
         deadline = time.monotonic() + 30
@@ -104,13 +110,14 @@ def _entered(holder: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _podman(root: str, folder: Path) -> Iterator[list[str]]:
+def _podman(root: str, folder: Path, own_net: bool) -> Iterator[list[str]]:
     """podman with crun and netavark, entered through nsenter (2 to 4 ms a call)."""
     program = _find("podman", root)
     for name, text in (("containers", _CONTAINERS_CONF), ("storage", _STORAGE_CONF)):
         (folder / f"{name}.conf").write_text(text.format(folder=folder))
     (folder / "policy.json").write_text(_POLICY)
-    holder = _enter(root, folder, ["/bin/sleep", "infinity"], folder / "holder.log", without_unified=True)
+    words = ["/bin/sleep", "infinity"]
+    holder = _enter(root, folder, words, folder / "holder.log", own_net=own_net, without_unified=True)
     try:
         env = [f"CONTAINERS_CONF={folder}/containers.conf", f"CONTAINERS_STORAGE_CONF={folder}/storage.conf"]
         command = ["nsenter", "-t", str(holder.pid), "-m", "-n", "--", "env", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
@@ -138,27 +145,28 @@ def _version(command: list[str]) -> str:
     return ".".join(done.stdout.strip().split(".")[:2])
 
 
-def ready(command: list[str]) -> None:
-    """It has an image called busybox and runs a container of it."""
+def ready(command: list[str], network: str = "bridge") -> None:
+    """It has an image called busybox and runs a container of it in *network*."""
     words = ["import", "--change", "ENV PATH=/bin", "-", "busybox"]
     done = subprocess.run([*command, *words], input=busybox_tar(), capture_output=True)
     if done.returncode == 0:
-        done = subprocess.run([*command, "run", "--rm", "busybox", "true"], capture_output=True)
+        done = subprocess.run([*command, "run", "--rm", "--network", network, "busybox", "true"], capture_output=True)
     if done.returncode:
         raise NotHere(done.stderr.decode(errors="replace")[-300:].strip())
 
 
 @contextlib.contextmanager
-def running(folder: Path, root: str) -> Iterator[dict[str, list[str]]]:
-    """The peers that work, ``docker 26.1`` → the words that stand before ``run``; the others are named with why not."""
+def running(folder: Path, root: str, *, own_net: bool = True) -> Iterator[dict[str, list[str]]]:
+    """The peers that work, ``docker 26.1`` → the words that stand before ``run``; the others are named with why not.
+    Without *own_net* they reach what listens on the host's loopback, and make no networks."""
     with contextlib.ExitStack() as stack:
         found = {}
         for name, start in (("docker", docker), ("podman", _podman)):
             own = folder / name
             own.mkdir()
             try:
-                command = stack.enter_context(start(root, own))
-                ready(command)
+                command = stack.enter_context(start(root, own, own_net))
+                ready(command, "bridge" if own_net else "none")
                 found[f"{name} {_version(command)}"] = command
             except NotHere as reason:
                 print(f"not paired: {name}: {reason}", flush=True)

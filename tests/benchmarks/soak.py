@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.benchmarks.bench import Api, pss_kib
+from tests.benchmarks.measure import Api, pss_kib
 from tests.daemon import Daemon
 
 _ROOT = Path("/sys/fs/cgroup")
