@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from scow.testing.fakes_registry import FileTree, make_tar
 from scow.testing.storage import ACTIVE
 from scow.testing.trees import add, described, entry, layer_key, names
 from scow_storage_overlay import OverlayDriver
+from scow_storage_overlay.host import filesystem_name
 
 pytestmark = pytest.mark.root
 
@@ -281,3 +283,27 @@ def test_the_same_layer_applied_by_two_threads_is_there_once(driver: OverlayDriv
         thread.join()
     assert len(driver.list()) == 1
     assert len(os.listdir(driver._folder.index.directory)) == 1
+
+
+def test_layers_are_spread_over_the_disk_where_the_filesystem_is_ext4(driver: OverlayDriver, tmp_path: Path) -> None:
+    if filesystem_name(str(tmp_path)) != "ext4":
+        pytest.skip("the folder for temporary files is not on ext4")
+    shown = subprocess.run(["lsattr", "-d", tmp_path / "state/stage"], check=True, capture_output=True, text=True)
+    assert "T" in shown.stdout.split()[0]
+    add(driver, "one", None, {"d/": None})
+    key = driver.stat(layer_key("one")).key
+    inside = subprocess.run(
+        ["lsattr", "-d", driver._folder.path(driver._folder.index.get(key), "diff/d")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "T" not in inside.stdout.split()[0]
+
+
+def test_a_filesystem_without_such_flags_serves_as_well(tmp_path: Path) -> None:
+    with mounted([Mount("tmpfs", "tmpfs", "", ())], str(tmp_path)):
+        (tmp_path / "state").mkdir()
+        driver = OverlayDriver(DriverContext("overlay", tmp_path / "state", tmp_path))
+        assert driver.usage(add(driver, "one", None, {"f": "1"})).inodes == 1
+        driver.close()

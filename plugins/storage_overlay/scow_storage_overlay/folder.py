@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from scow_storage_overlay.background import Trash
+from scow_storage_overlay.host import spread
 from scow_storage_overlay.index import Entry, Index
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SnapshotFolder:
         for name in ("s", "stage", "spare", "trash"):
             (state_dir / name).mkdir(parents=True, exist_ok=True)
         self._stage, self._spare = f"{state_dir}/stage", f"{state_dir}/spare"
+        spread(self._stage)
         self._serial = itertools.count(time.time_ns())  # names that no earlier process gave
         self.index = Index(state_dir / "s")
         self._spares: deque[str] = deque()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import stat
+import struct
 import tempfile
 
 from scow.errors import DriverUnusable, SyscallError
 from scow.linux import syscalls as sys
+
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (linux/fs.h)
+_TOP_OF_HIERARCHY = 0x00020000  # EXT4_TOPDIR_FL: `chattr +T`
+_NOT_THERE = {errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES}
 
 
 def check_overlay(state_dir: str) -> None:
@@ -51,6 +58,26 @@ def _try(trial: str) -> None:
         os.close(mount)
     if not stat.S_ISCHR(os.stat(f"{trial}/upper/file").st_mode):
         raise SyscallError(0, "unlink", "a deletion left no whiteout")
+
+
+def spread(folder: str) -> None:
+    """What is made in *folder* from now on starts in a part of the disk of its own, where the filesystem is ext4
+    (chattr(1), attribute ``T``); elsewhere nothing happens.
+
+    Without a journal ext4 steps over every inode of a block group that was freed in the last minutes, for each one
+    that it gives (`find_inode_bit` in fs/ext4/ialloc.c): after an image of 54,000 files was removed, unpacking it again
+    beside where it lay took 30 s instead of 1.4 s (Linux 6.18).
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GET_FLAGS, bytes(4)))
+        if not flags & _TOP_OF_HIERARCHY:
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("i", flags | _TOP_OF_HIERARCHY))
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+    finally:
+        os.close(fd)
 
 
 def filesystem_name(path: str) -> str:
