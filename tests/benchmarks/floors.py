@@ -21,7 +21,7 @@ from scow_registry_dockerhub import DistributionBackend
 from tests.unit.image_kit import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _READ_BYTES = 1 << 20
 
@@ -58,10 +58,17 @@ def _shell(command: str) -> None:
 class _Dropping(FakeStorage):
     """Reads each layer to its end, and keeps no bytes of it."""
 
-    def apply(self, key: str, parent: str | None, diff_id: str, layer: BinaryIO) -> Usage:
+    def apply(
+        self,
+        key: str,
+        parent: str | None,
+        diff_id: str,
+        layer: BinaryIO,
+        parent_ready: Callable[[], None] | None = None,
+    ) -> Usage:
         while layer.read(_READ_BYTES):
             pass
-        return super().apply(key, parent, diff_id, cast("BinaryIO", _Empty()))
+        return super().apply(key, parent, diff_id, cast("BinaryIO", _Empty()), parent_ready)
 
 
 class _Empty:
