@@ -127,5 +127,5 @@ class Collector:
                 log.warning("image %s: %s", image.id, error)
                 return None
             digests |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
-            digests |= self._compressed.blobs_of(image.diff_ids)
+            digests |= self._compressed.sizes_of(image.diff_ids).keys()
         return digests

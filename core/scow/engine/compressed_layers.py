@@ -59,10 +59,11 @@ class CompressedLayers:
             record = msgspec.json.decode(stored.data, type=_Record)
             self._records[record.diff_id, record.format] = record
 
-    def blobs_of(self, diff_ids: Iterable[str]) -> set[str]:
-        """The digests of the blobs that were made of *diff_ids*."""
+    def sizes_of(self, diff_ids: Iterable[str]) -> dict[str, int]:
+        """Digest and bytes of the blobs that were made of *diff_ids*."""
         keys = [(diff_id, format) for diff_id in diff_ids for format in MEDIA_TYPES]
-        return {self._records[key].digest for key in keys if key in self._records}
+        found = [self._records[key] for key in keys if key in self._records]
+        return {record.digest: record.size_bytes for record in found}
 
     async def keep_only(self, diff_ids: Iterable[str]) -> None:
         """No image has others than *diff_ids*: what was made of those is forgotten. Its blobs are for the collector."""
