@@ -59,6 +59,7 @@ KEYS = {
     "userns_size": "Number of uids and gids of each container with a user namespace.",
     "userns_user": "Whose lines of `/etc/subuid` and `/etc/subgid` give them. Without lines: 1879048192 and above.",
     "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
+    "push_compression": "`gzip` or `zstd`: how a push compresses layers that are kept as plain tars.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README. With "

@@ -25,6 +25,7 @@ key                       environment                     default
 ``userns_size``           ``SCOW_USERNS_SIZE``            65536: how many
 ``userns_user``           ``SCOW_USERNS_USER``            ``scow``: whose lines of /etc/subuid and /etc/subgid
 ``cdi_spec_dirs``         ``SCOW_CDI_SPEC_DIRS``          ``/etc/cdi,/var/run/cdi``: a later one goes first
+``push_compression``      ``SCOW_PUSH_COMPRESSION``       ``gzip``, or ``zstd``: of layers that are kept plain
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
@@ -105,6 +106,7 @@ class Config:
     userns_size: int = 65536
     userns_user: str = "scow"
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    push_compression: str = "gzip"
     debug: bool = False
     trace_hooks: bool = False
     file: Path | None = None
@@ -236,6 +238,7 @@ PARSERS: dict[str, parse.Parser] = {
     "userns_size": parse.ids,
     "userns_user": parse.string,
     "cdi_spec_dirs": parse.directories,
+    "push_compression": parse.compression,
     "debug": parse.flag,
     "trace_hooks": parse.flag,
 }

@@ -98,6 +98,12 @@ def userns(value: Any, key: str, origin: str) -> str:
     return str(value)
 
 
+def compression(value: Any, key: str, origin: str) -> str:
+    if value not in ("gzip", "zstd"):
+        raise wrong(key, origin, "gzip or zstd", value)
+    return str(value)
+
+
 def ids(value: Any, key: str, origin: str) -> int:
     if not str(value).isdecimal() or not 1 <= int(value) <= 1 << 31:
         raise wrong(key, origin, "a number of ids", value)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from scow.compression import compress_gzip, compression_of, decompress
+from scow.compression import compress, compress_gzip, compression_of, decompress
 from scow.layer_apply import Applied, Whiteouts, apply_layer
 from scow.layer_diff import overlay_diff, tree_diff
 
@@ -16,6 +16,7 @@ __all__ = [
     "Applied",
     "Whiteouts",
     "apply_layer",
+    "compress",
     "compress_gzip",
     "compression_of",
     "decompress",

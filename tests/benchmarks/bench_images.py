@@ -59,6 +59,8 @@ def bench_pull(bench: Bench) -> None:
         peaks: list[float] = []
         one = partial(_pull, bench, bench.ref(image), peaks)
         rounds(f"pull {image} ({bench.place})", bench.engines, bench.reps, one, "s", 1)
+        for engine in bench.engines:
+            engine("rmi", "-f", bench.ref(image))
         if peaks:
             report(f"pull {image} ({bench.place}): peak of scowd above idle", "scow", peaks, "MiB")
 
@@ -70,7 +72,6 @@ def _pull(bench: Bench, ref: str, peaks: list[float], engine: Engine) -> float:
     took = engine.seconds(("pull", "-q", *_insecure(engine), ref))
     if engine.name == "scow":
         peaks.append((_status_kib(bench.daemon.pid, "VmHWM") - idle) / 1024)
-    engine("rmi", "-f", ref)
     return took
 
 

@@ -94,15 +94,15 @@ class Kit:
         self.messages: list[dict[str, Any]] = []
         self.images = self.again()
 
-    def again(self) -> Images:
-        """As after a restart of the daemon."""
+    def again(self, config: Config = Config()) -> Images:  # noqa: B008  (immutable)
+        """As after a restart of the daemon, with *config*."""
         images = Images(
             self.host,  # type: ignore[arg-type]
             Drivers(self.host),  # type: ignore[arg-type]
             self.state,
             self.events,  # type: ignore[arg-type]
             self.content,
-            Config(),
+            config,
             in_use=lambda id: [user for user in self.users if user.image_id == id],
         )
         images.load()

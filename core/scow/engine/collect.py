@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from scow.content import ContentStore
+    from scow.engine.compressed_layers import CompressedLayers
     from scow.engine.drivers import Drivers
     from scow.engine.image_store import ImageStore
     from scow.engine.leases import Leases
@@ -29,8 +30,16 @@ ORPHAN_AGE_S = 86400.0
 class Collector:
     """Knows which image needs what. The images' manifests in the content store say which blobs they have."""
 
-    def __init__(self, drivers: Drivers, content: ContentStore, store: ImageStore, leases: Leases) -> None:
+    def __init__(
+        self,
+        drivers: Drivers,
+        content: ContentStore,
+        store: ImageStore,
+        leases: Leases,
+        compressed: CompressedLayers,
+    ) -> None:
         self._drivers, self._content, self._store, self._leases = drivers, content, store, leases
+        self._compressed = compressed
 
     async def drop(self, image: Image) -> list[str]:
         """What only *image*, whose record is gone, had is gone: blobs, then snapshots from the top; answers the chain
@@ -43,6 +52,7 @@ class Collector:
             needed = await asyncio.to_thread(self._blobs_of, others)
             if needed is not None:
                 await self.remove_blobs((await asyncio.to_thread(self._blobs_of, [image]) or set()) - needed)
+            await self._compressed.keep_only(diff_id for other in others for diff_id in other.diff_ids)
             return gone
 
     async def remove_snapshots(self, chains: Iterable[str]) -> list[str]:
@@ -102,6 +112,7 @@ class Collector:
             if needed is not None:
                 kept = needed | self._leases.held()
                 gone += await asyncio.to_thread(self._content.collect, kept, ORPHAN_AGE_S)
+            await self._compressed.keep_only(diff_id for image in images for diff_id in image.diff_ids)
             return gone
 
     def _blobs_of(self, images: list[Image]) -> set[str] | None:
@@ -116,4 +127,5 @@ class Collector:
                 log.warning("image %s: %s", image.id, error)
                 return None
             digests |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+            digests |= self._compressed.sizes_of(image.diff_ids).keys()
         return digests

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from scow.engine.collect import Collector
+from scow.engine.compressed_layers import CompressedLayers
 from scow.engine.history import history
 from scow.engine.image_filters import filter_images, matches
 from scow.engine.image_import import import_tar
@@ -57,15 +58,26 @@ class Images:
         self._host, self._drivers, self._events, self._config, self._in_use = host, drivers, events, config, in_use
         self._store = ImageStore(state)
         leases = Leases()
-        self._collector = Collector(drivers, content, self._store, leases)
+        self._compressed = CompressedLayers(state, content, self._store, leases)
+        self._collector = Collector(drivers, content, self._store, leases, self._compressed)
         downloads = asyncio.Semaphore(PARALLEL)
-        self._parts = Parts(drivers, content, self._store, leases, self._collector, downloads, WeakValueDictionary())
+        self._parts = Parts(
+            drivers,
+            content,
+            self._store,
+            leases,
+            self._collector,
+            downloads,
+            unpacking=WeakValueDictionary(),
+            compressed=self._compressed,
+        )
         self._removing = asyncio.Lock()
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
 
     def load(self) -> None:
         """What the state has. Blocks: for the start."""
         self._store.load()
+        self._compressed.load()
 
     async def sweep(self) -> list[str]:
         """Blobs and snapshots that no image needs are gone, but for new ones; answers which. For after a start."""
@@ -166,7 +178,8 @@ class Images:
             image = self._store.by_name(str(one))
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
-            digest = await Push(self._parts, image, one, backend, credentials, progress).run()
+            push = Push(self._parts, image, one, backend, credentials, self._config.push_compression, progress)
+            digest = await push.run()
             await self._store.name(image.id, digests=[str(one.with_digest(digest))])
             attributes = {**image.config.config.labels, "name": one.familiar_name}
             await self._events.emit("image", "push", one.familiar, attributes)

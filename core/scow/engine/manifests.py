@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,19 +12,23 @@ from scow.engine.times import parse_rfc3339_ns
 from scow.errors import Corrupt, InvalidArgument, ScowError, Unsupported
 from scow.oci import (
     DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
     INDEXES,
     MANIFESTS,
     OCI_CONFIG,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
     digest_of,
 )
+from scow.ports.registry import Manifest
 from scow.types import ImageConfig, without_nulls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from scow.ports.registry import Manifest
 
 LIMIT_BYTES = 8 << 20
 _CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
@@ -118,6 +122,27 @@ def make_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
         "layers": [layer.to_json() for layer in layers],
     }
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def with_layers(data: bytes, layers: Sequence[Descriptor]) -> Manifest:
+    """The manifest *data* with the blobs *layers* in the place of its own. One of Docker's schema 2 stays one, unless a
+    layer is zstd, which that does not know: then it is an OCI manifest."""
+    document = json.loads(data)
+    docker = document.get("mediaType") == DOCKER_MANIFEST and not any(
+        layer.media_type.endswith("zstd") for layer in layers
+    )
+    named = [replace(layer, media_type=_layer_type(layer.media_type, docker)) for layer in layers]
+    document["layers"] = [layer.to_json() for layer in named]
+    document["mediaType"] = media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    document["config"]["mediaType"] = DOCKER_CONFIG if docker else OCI_CONFIG
+    made = json.dumps(document, separators=(",", ":")).encode()
+    return Manifest(Descriptor(media_type, digest_of(made), len(made)), made)
+
+
+def _layer_type(media_type: str, docker: bool) -> str:
+    if docker:
+        return {OCI_LAYER_GZIP: DOCKER_LAYER_GZIP, OCI_LAYER: DOCKER_LAYER}.get(media_type, media_type)
+    return {DOCKER_LAYER_GZIP: OCI_LAYER_GZIP, DOCKER_LAYER: OCI_LAYER}.get(media_type, media_type)
 
 
 def manifest_in_store(data: bytes, digest: str) -> ImageManifest:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from scow.content import ContentStore
     from scow.engine.collect import Collector
+    from scow.engine.compressed_layers import CompressedLayers
     from scow.engine.drivers import Drivers
     from scow.engine.image_store import ImageStore
     from scow.engine.leases import Leases
@@ -49,6 +50,7 @@ class Parts:
     collector: Collector
     downloads: asyncio.Semaphore
     unpacking: WeakValueDictionary[str, asyncio.Lock]  # by chain ID; gone when nobody waits
+    compressed: CompressedLayers
 
 
 class Layers:

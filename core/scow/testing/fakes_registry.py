@@ -168,6 +168,7 @@ class FakeRegistry:
         self.unreachable = False
         self.build_lines: list[str] = []  # told by `resolve`, as a registry that builds on demand does
         self.before_read: Callable[[str, int], None] | None = None  # digest, offset; may block or raise
+        self.before_write: Callable[[str, int], None] | None = None  # the same for what is pushed
         self.calls: list[tuple[str, str, str]] = []
         self.fetched: defaultdict[str, int] = defaultdict(int)
         self.most_at_once = 0
@@ -282,6 +283,8 @@ class FakeRegistry:
         with open_blob() as stream:
             data = bytearray()
             while chunk := stream.read(1 << 16):
+                if self.before_write is not None:
+                    self.before_write(descriptor.digest, len(data))
                 data += chunk
                 sent(len(chunk))
         if digest_of(bytes(data)) != descriptor.digest:
