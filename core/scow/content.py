@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import Corrupt, InvalidArgument, NotFound
+from scow.ingest import PIECES, Ingest, publish
 from scow.oci import check_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Set
-    from types import TracebackType
+    from collections.abc import Callable, Iterable, Iterator, Set
 
-_CHUNK_BYTES = 1 << 20
 ORPHAN_AGE_S = 7 * 86400.0
 
 
@@ -91,18 +90,17 @@ class ContentStore:
                     _write(file.fileno(), chunk)
                 os.fsync(file.fileno())
             digest = "sha256:" + hasher.hexdigest()
-            _publish(path, self.path(digest))
+            publish(path, self.path(digest))
         finally:
             path.unlink(missing_ok=True)
         return digest, size
 
-    def ingest(self, digest: str, size_bytes: int) -> Ingest:
+    def ingest(self, digest: str, size_bytes: int, waiting: Callable[[], None] | None = None) -> Ingest:
         """A place to receive the blob in (a context manager), with what was received before.
 
-        Waits while another one receives the same blob.
+        Waits while another one receives the same blob; *waiting* is called meanwhile and may raise.
         """
-        target = self.path(digest)
-        return Ingest(self._ingest_path(digest), target, digest, size_bytes)
+        return Ingest(self._ingest_path(digest), self.path(digest), digest, size_bytes, waiting)
 
     def forget(self, digest: str) -> None:
         """What was received of a blob that failed is gone, unless somebody is receiving it now."""
@@ -113,6 +111,7 @@ class ContentStore:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.with_name(path.name + PIECES).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         except BlockingIOError:
             return
@@ -144,7 +143,7 @@ class ContentStore:
             if _modified(self.path(digest)) < oldest:
                 gone[digest] = self.delete(digest)
         for path in (self.root / "ingest").iterdir():
-            digest = path.name.replace("-", ":")
+            digest = path.name.partition(".")[0].replace("-", ":")
             if digest not in referenced and _modified(path) < oldest:
                 path.unlink(missing_ok=True)
         return gone
@@ -160,109 +159,11 @@ class ContentStore:
             new.rename(path)
 
 
-class Ingest:
-    """A blob while it is received. `offset` says how many bytes are there; without `commit` they are kept."""
-
-    def __init__(self, path: Path, target: Path, digest: str, size_bytes: int) -> None:
-        self.digest = digest
-        self.size_bytes = size_bytes
-        self.offset = 0
-        self._path = path
-        self._target = target
-        self._fd = -1
-        self._hasher = hashlib.new(digest.partition(":")[0])
-
-    @property
-    def path(self) -> Path:
-        """Where the received bytes lie until `commit`."""
-        return self._path
-
-    @property
-    def done(self) -> bool:
-        """Whether the store has the blob: somebody else brought it while this one waited."""
-        return self._target.exists()
-
-    def __enter__(self) -> Ingest:
-        while True:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if self._is_current():
-                break
-            os.close(self._fd)  # renamed or removed while this one waited
-        try:
-            self._take_up()
-        except BaseException:
-            os.close(self._fd)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._fd >= 0:
-            if self.done and self._is_current():
-                self._path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = -1
-
-    def write(self, data: bytes) -> None:
-        """*data* comes next. Raises `Corrupt` where that makes more bytes than were announced."""
-        if self.offset + len(data) > self.size_bytes:
-            self.restart()
-            raise Corrupt(f"blob {self.digest} is larger than {self.size_bytes} bytes")
-        _write(self._fd, data)
-        self._hasher.update(data)
-        self.offset += len(data)
-
-    def restart(self) -> None:
-        """Nothing is there."""
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self.offset = 0
-        self._hasher = hashlib.new(self.digest.partition(":")[0])
-
-    def commit(self) -> None:
-        """The store has the blob. Raises `Corrupt` where the digest differs (what was received is dropped then), or
-        where bytes are missing (it is kept)."""
-        if self.offset < self.size_bytes:
-            raise Corrupt(f"blob {self.digest} ended after {self.offset} of {self.size_bytes} bytes")
-        actual = self.digest.partition(":")[0] + ":" + self._hasher.hexdigest()
-        if actual != self.digest:
-            self.restart()
-            raise Corrupt(f"digest mismatch: wanted {self.digest}, got {actual}")
-        os.fsync(self._fd)
-        _publish(self._path, self._target)
-
-    def _take_up(self) -> None:
-        """Hashes what an earlier attempt left; more than was announced cannot be right."""
-        if os.fstat(self._fd).st_size > self.size_bytes:
-            os.ftruncate(self._fd, 0)
-        while data := os.read(self._fd, _CHUNK_BYTES):
-            self._hasher.update(data)
-            self.offset += len(data)
-
-    def _is_current(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
-        except FileNotFoundError:
-            return False
-
-
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
-
-
-def _publish(path: Path, target: Path) -> None:
-    os.chmod(path, 0o644)
-    os.rename(path, target)
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -105,7 +105,11 @@ class Pool:
             self._jobs.put(job)
         try:
             return await job.future  # type: ignore[no-any-return]
-        except (ScowError, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            if job.future.done() and not job.future.cancelled():
+                job.future.exception()  # it came at the same moment, and is no news to anybody
+            raise
+        except ScowError:
             raise
         except Exception as exc:
             raise PluginError(f"{self._who(fn)} failed: {type(exc).__name__}: {exc}") from exc

@@ -40,7 +40,7 @@ class Arrival:
     """The receiver calls `begin`, `advance` and `finish` or `fail`; one reader reads as from a file."""
 
     def __init__(self, digest: str, cancelled: threading.Event) -> None:
-        self.complete = False
+        self.complete = self.started_over = False
         self._digest = digest
         self._cancelled = cancelled
         self._changed = threading.Condition()
@@ -60,6 +60,7 @@ class Arrival:
         """*available* bytes are there now; fewer than before means that the download began anew."""
         with self._changed:
             if available < self._available:
+                self.started_over = True
                 self._error = StartedOver(f"download of {self._digest} began anew")
             self._available = available
             self._changed.notify()

@@ -12,16 +12,17 @@ import time
 from typing import TYPE_CHECKING
 
 from scow.engine import manifests
+from scow.engine.disk_errors import NoSpace
 from scow.engine.model import Image
 from scow.engine.platforms import acceptable, choose, normal
 from scow.engine.progress import LayerProgress
 from scow.engine.pull_layers import Layers
-from scow.errors import Corrupt, NotFound, Unavailable
+from scow.errors import Corrupt, NotFound
 from scow.oci import Descriptor, Platform, chain_ids
 from scow.ports import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from scow.engine.pull_layers import Parts
@@ -56,7 +57,7 @@ class Pull:
 
     async def run(self) -> Image:
         """The image, stored under the reference's name. After a failure no snapshot is left that was not there
-        before; blobs are, for the next attempt, unless the disk is full."""
+        before; what came of the blobs is, for the next attempt: only the whole ones where the disk is full."""
         try:
             served = await self._call(
                 "resolve", lambda backend: backend.resolve(self._ref, self._credentials, self._line)
@@ -96,7 +97,7 @@ class Pull:
                 )
                 return await self._done(image, top)
         except BaseException as error:
-            await self._undo(chains, error)
+            await self._undo(chains, _digests(manifest), error)
             raise
 
     def _keep(self, manifest: manifests.ImageManifest, served: Manifest, config: bytes) -> None:
@@ -163,15 +164,20 @@ class Pull:
             )
         return config, raw
 
-    async def _undo(self, chains: list[str], error: BaseException) -> None:
-        """Snapshots that this pull brought are gone, unless another one needs them by now."""
+    def _forget(self, blobs: Sequence[str]) -> None:
+        for digest in blobs:
+            self._parts.content.forget(digest)
+
+    async def _undo(self, chains: list[str], blobs: Sequence[str], error: BaseException) -> None:
+        """Snapshots that this pull brought are gone, unless another one needs them by now. Where the disk is full, so
+        is what came of blobs that are not whole: the engine itself needs room."""
         self._cancelled.set()
         async with self._parts.leases.settling:
             used = {chain for image in self._parts.store.all() for chain in chain_ids(list(image.diff_ids))}
             mine = [chain for chain in chains if chain in self._layers.brought and chain not in used]
             await self._parts.collector.remove_snapshots(mine)
-        if isinstance(error, Unavailable) and "no space left" in error.message:
-            await self._parts.collector.remove_unneeded(self._layers.received)
+        if isinstance(error, NoSpace):
+            await asyncio.to_thread(self._forget, blobs)
 
     async def _call(self, method: str, fn: Callable[[RegistryBackend], Any]) -> Any:  # what *fn* answers
         """No deadline: an image that a registry builds on demand takes its time."""

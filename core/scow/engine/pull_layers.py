@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scow.engine.arrival import Arrival, Cancelled, Milestone, StartedOver
+from scow.engine.download import Download
 from scow.engine.progress import LayerProgress
-from scow.engine.transfer import Download, Unpacking, unpack
+from scow.engine.transfer import Unpacking, unpack
 from scow.errors import Corrupt, InvalidArgument, NotFound
 from scow.ports import REGISTRY, STORAGE
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from scow.engine.image_store import ImageStore
     from scow.engine.leases import Leases
     from scow.oci import Descriptor
-    from scow.ports.registry import Credentials, RegistryBackend
+    from scow.ports.registry import Credentials
     from scow.ports.storage import StorageDriver
     from scow.reference import Reference
 
@@ -54,7 +55,7 @@ class Parts:
 
 
 class Layers:
-    """*brought* are the snapshots and *received* the blobs that were not there before; *cancelled* ends all of it."""
+    """*brought* are the snapshots that were not there before; *cancelled* ends all of it."""
 
     def __init__(
         self,
@@ -70,7 +71,6 @@ class Layers:
         self._failure: Exception | None = None  # the first, of which others come
         self._unpacking = asyncio.Semaphore(UNPACKING)
         self.brought: list[str] = []
-        self.received: list[str] = []
 
     async def run(self, layers: Sequence[Descriptor], diff_ids: list[str], chains: list[str]) -> list[int]:
         """Every layer is a snapshot; answers their bytes."""
@@ -139,13 +139,16 @@ class Layers:
     async def download(self, blob: Descriptor, line: LayerProgress, arrival: Arrival | None = None) -> None:
         """The content store has *blob*; *arrival* is told what is there of it."""
 
-        def fetch(backend: RegistryBackend) -> None:
-            arguments = (self._ref, blob, self._credentials, self._parts.content, line, self._cancelled)
-            Download(backend, *arguments, arrival or Arrival(blob.digest, self._cancelled)).run()
-
-        if not self._parts.content.exists(blob.digest):
-            self.received.append(blob.digest)
-        await self._parts.drivers.call(REGISTRY, self._backend, "fetch", fetch, deadline_s=None)
+        backend = await self._parts.drivers.driver(REGISTRY, self._backend)
+        arguments = (self._ref, blob, self._credentials, self._parts.content, line, self._cancelled)
+        download = Download(backend, *arguments, arrival or Arrival(blob.digest, self._cancelled))
+        try:
+            await self._parts.drivers.call(
+                REGISTRY, self._backend, "fetch", lambda backend: download.run(), deadline_s=None
+            )
+        except asyncio.CancelledError:
+            download.abandon()
+            raise
 
     def _failed(self, error: Exception) -> None:
         """Nothing can come of the other layers."""
@@ -177,12 +180,11 @@ class Layers:
         async with self._parts.unpacking.setdefault(unpacking.chain, asyncio.Lock()):
             try:
                 size = await self._apply(unpacking, arrival)
-            except StartedOver:
-                await receiving
-                size = await self._apply(unpacking, None)
-            except (Corrupt, InvalidArgument):
+            except (StartedOver, Corrupt, InvalidArgument):
                 await receiving  # the blob may not be what its digest says: then that is the news
-                raise
+                if arrival is None or not arrival.started_over:
+                    raise
+                size = await self._apply(unpacking, None)
         ready.reach()
         await receiving
         return size
@@ -213,5 +215,5 @@ async def _to_its_end(call: Coroutine[Any, Any, int], cancelled: threading.Event
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         cancelled.set()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         raise
