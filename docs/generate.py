@@ -64,7 +64,13 @@ KEYS = {
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README. With "
     "`driver: other` in it the name is one more instance of the driver `other`, with options and state of its own.",
-    "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs).",
+    "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs). "
+    "`registries.<host>/<path>`: the `mirrors` of the repositories below it.",
+    "certs_dir": "Absolute path. `<host[:port]>/` in it holds `*.crt` (authorities), `*.cert` and `*.key` (ours).",
+    "proxy.http": "`http://[user:password@]host:port`, for registries over plain HTTP; else `HTTP_PROXY`.",
+    "proxy.https": "The same for registries over HTTPS; else `HTTPS_PROXY`.",
+    "proxy.no_proxy": "List (variable: comma-separated) of hosts, `.domains`, addresses and networks that are reached "
+    "without a proxy; else `NO_PROXY`. Loopback hosts always are.",
     "container_options": "`container_options.<option>`: text; the option `scow.<option>` where a request has none.",
     "request_options": "`request_options.<option>`: `allow` (default) or `deny`: `scow.<option>` in requests.",
     "log_options": "`log_options.<option>`: text; the `--log-opt` of containers that name no log driver.",

@@ -54,6 +54,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self, asked: Asked) -> None:
         path = urlsplit(self.path).path
+        if self.registry.prefix and path.startswith(self.registry.prefix):
+            path = path.removeprefix(self.registry.prefix)
+        elif self.registry.prefix:
+            return self.answer(404)
         if path == "/token":
             return self.token(asked)
         if path.startswith("/cdn/"):
@@ -178,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         if (repository, name) not in registry.blobs:
             return self.answer(404, _errors("BLOB_UNKNOWN", "blob unknown"))
         if registry.elsewhere:
-            location = f"http://{registry.elsewhere}/cdn/{repository}/{name}?signature=s3cret"
+            location = f"{registry.elsewhere_scheme}://{registry.elsewhere}/cdn/{repository}/{name}?signature=s3cret"
             return self.answer(307, b"", {"Location": location})
         return self.blob(name, registry.blobs[repository, name])
 
@@ -211,7 +215,8 @@ class Handler(BaseHTTPRequestHandler):
         after = query.get("last", [""])[0]
         page = [name for name in names if name > after][: self.registry.page]
         more = bool(page) and page[-1] != names[-1]
-        link = f'</v2/{repository}/tags/list?last={page[-1]}&n={self.registry.page}>; rel="next"' if more else ""
+        path = f"{self.registry.prefix}/v2/{repository}/tags/list"
+        link = f'<{path}?last={page[-1]}&n={self.registry.page}>; rel="next"' if more else ""
         return self.answer(200, json.dumps({"name": repository, "tags": page}).encode(), {"Link": link} if link else {})
 
     # uploads (distribution-spec, "Pushing a blob in chunks")

@@ -28,8 +28,12 @@ drops an upload mid-blob            ``Fault("PATCH ", take=1000)``
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import ssl
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +45,6 @@ from typing import TYPE_CHECKING, Any
 from scow.oci import OCI_INDEX, OCI_MANIFEST, digest_of
 
 if TYPE_CHECKING:
-    import ssl
-
     from scow.testing.fakes_registry import SmallImage
 
 NOBODY = "sha256:" + "ab" * 32
@@ -115,7 +117,8 @@ class Registry:
         self.users: dict[str, str] = {}
         self.refresh_token = ""
         self.expires_in: float = 300
-        self.elsewhere = ""
+        self.elsewhere, self.elsewhere_scheme = "", "http"
+        self.prefix = ""  # what comes before /v2/
         self.ranges = True
         self.mounts = True
         self.page = 1000
@@ -210,7 +213,13 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what some tests are about."""
+        """A client that went away is what some tests are about. One whose certificate was refused is let finish its
+        words: closing at once would reset the connection and take the alert with it."""
+        if isinstance(sys.exception(), ssl.SSLError):
+            with contextlib.suppress(OSError):
+                request.setblocking(True)
+                while os.read(request.fileno(), 1 << 16):
+                    pass
 
 
 @contextmanager

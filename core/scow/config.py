@@ -13,6 +13,9 @@ key                       environment                     default
 ``plugins.disabled``      ``SCOW_DISABLED_PLUGINS``       none (distributions, ``name`` or ``kind:name``)
 ``plugins.enabled``       ``SCOW_NO_PLUGINS=1``: false    true: load the plugins that are no drivers
 ``registries.<host>``                                     ``{insecure: false, mirrors: [], ca: }``
+``certs_dir``             ``SCOW_CERTS_DIR``              ``/etc/docker/certs.d``: registries' certificates
+``proxy.{http,https}``    ``SCOW_PROXY_HTTP``, …          none: ``HTTP_PROXY`` and ``HTTPS_PROXY`` count
+``proxy.no_proxy``        ``SCOW_PROXY_NO_PROXY``         none: ``NO_PROXY`` counts
 ``log_options``                                           ``{}``: default ``--log-opt``
 ``container_options.<o>``                                 ``{}``: what holds where a request says no ``scow.<o>``
 ``request_options.<o>``                                   ``allow``; ``deny``: no request may say ``scow.<o>``
@@ -75,11 +78,21 @@ class PluginsConfig:
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """How one registry host is spoken to. *insecure*: plain HTTP, or a certificate that nobody vouches for; *mirrors*
-    are asked first; *ca* is the file of the authorities that sign its certificate."""
+    are asked first; *ca* is the file of the authorities that sign its certificate. The entry of a host with a path has
+    mirrors only, for the repositories below it."""
 
     insecure: bool = False
     mirrors: tuple[str, ...] = ()
     ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """What registries are reached through, by the scheme of their address, and the hosts that are reached without."""
+
+    http: str = field(default="", repr=False)  # may hold a password
+    https: str = field(default="", repr=False)
+    no_proxy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,8 @@ class Config:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plugins: PluginsConfig = PluginsConfig()
     registries: Mapping[str, RegistryConfig] = field(default_factory=dict)
+    certs_dir: Path = Path("/etc/docker/certs.d")
+    proxy: ProxyConfig = ProxyConfig()
     log_options: Mapping[str, str] = field(default_factory=dict)
     container_options: Mapping[str, str] = field(default_factory=dict)
     request_options: Mapping[str, str] = field(default_factory=dict)
@@ -212,6 +227,10 @@ def _registry(value: Any, key: str, origin: str) -> RegistryConfig:
     unknown = sorted(set(members) - {"insecure", "mirrors", "ca"})
     if unknown:
         raise InvalidArgument(f"unknown key '{key}.{unknown[0]}' (from {origin}); valid keys: ca, insecure, mirrors")
+    of_host = sorted(set(members) - {"mirrors"})
+    if "/" in key and of_host:
+        host = key.partition("/")[0]
+        raise InvalidArgument(f"{key}.{of_host[0]} (from {origin}): say it of the whole host: {host}.{of_host[0]}")
     return RegistryConfig(
         insecure=parse.flag(members.get("insecure", False), key + ".insecure", origin),
         mirrors=parse.strings(members.get("mirrors", ()), key + ".mirrors", origin),
@@ -227,6 +246,10 @@ PARSERS: dict[str, parse.Parser] = {
     "tls.cert": parse.path,
     "tls.key": parse.path,
     **{f"drivers.{kind}": parse.string for kind in DEFAULT_DRIVERS},
+    "certs_dir": parse.path,
+    "proxy.http": parse.proxy,
+    "proxy.https": parse.proxy,
+    "proxy.no_proxy": parse.strings,
     "plugins.disabled": parse.strings,
     "plugins.enabled": parse.unless,
     "engine_name": parse.identifier,
@@ -252,6 +275,7 @@ OPEN_PARSERS: dict[str, parse.Parser] = {  # sections whose keys are the user's
 SECTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tls": lambda members: TlsConfig(**members),
     "drivers": lambda members: {**DEFAULT_DRIVERS, **members},
+    "proxy": lambda members: ProxyConfig(**members),
     "plugins": lambda members: PluginsConfig(**members),
     **dict.fromkeys(OPEN_PARSERS, dict),
 }

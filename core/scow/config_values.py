@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scow.errors import InvalidArgument
 
@@ -65,6 +66,20 @@ def hosts(value: Any, key: str, origin: str) -> tuple[str, ...]:
                 hint="unix:///path/to.sock, tcp://address:port or fd://3 (a socket from systemd)",
             )
     return hosts
+
+
+def proxy(value: Any, key: str, origin: str) -> str:
+    """``[http[s]://][user:password@]host[:port]``; no error quotes it."""
+    address = urlsplit(value if "://" in value else f"http://{value}") if isinstance(value, str) else None
+    try:
+        usable = address is not None and address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidArgument(
+            f"{key} (from {origin}): not the address of a proxy", hint="http://[user:password@]host:port"
+        )
+    return str(value)
 
 
 def interface(value: Any, key: str, origin: str) -> str:

@@ -207,7 +207,7 @@ class PluginHost:
             folder.mkdir(mode=0o700, exist_ok=True)
         options = {k: v for k, v in config.options.get(f"{kind.name}.{name}", {}).items() if k != "driver"}
         if kind is REGISTRY:
-            options["registries"] = config.registries
+            options |= {"registries": config.registries, "proxy": config.proxy, "certs_dir": config.certs_dir}
         return DriverContext(name, state_dir, run_dir, options, config.settings, config.engine_name)
 
     # --- hooks --------------------------------------------------------

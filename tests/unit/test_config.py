@@ -59,6 +59,9 @@ def test_everything_that_a_file_can_hold(tmp_path: Path) -> None:
         registries:
           127.0.0.1:5000: {insecure: true}
           docker.io: {mirrors: [mirror.example.com]}
+          docker.io/library: {mirrors: [mirror.example.com/hub]}
+        certs_dir: /etc/certs
+        proxy: {https: "http://user:secret@proxy:3128", no_proxy: [.example.com, 10.0.0.0/8]}
         log_options: {max-size: 10m, max-file: 3}
         subnet_pool: [10.1.0.0/16, 10.2.0.0/16]
         cgroup_parent: /a/b
@@ -72,6 +75,11 @@ def test_everything_that_a_file_can_hold(tmp_path: Path) -> None:
     assert (found.plugins.disabled, found.plugins.enabled) == (("scow-audit",), False)
     assert found.registries["127.0.0.1:5000"] == RegistryConfig(insecure=True)
     assert found.registries["docker.io"].mirrors == ("mirror.example.com",)
+    assert found.registries["docker.io/library"].mirrors == ("mirror.example.com/hub",)
+    assert found.certs_dir == Path("/etc/certs")
+    assert found.proxy.https == "http://user:secret@proxy:3128"
+    assert found.proxy.no_proxy == (".example.com", "10.0.0.0/8")
+    assert "secret" not in repr(found)
     assert found.log_options == {"max-size": "10m", "max-file": "3"}
     assert found.settings["subnet_pool"] == "10.1.0.0/16,10.2.0.0/16"
     assert found.settings["cgroup_parent"] == "a/b"
@@ -93,9 +101,14 @@ def test_variables_of_flags_and_lists() -> None:
     [
         (
             "data_rot: /x",
-            "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cdi_spec_dirs, cgroup_parent, container_",
+            "unknown key 'data_rot' (from {file}); valid keys: bridge_name, cdi_spec_dirs, certs_dir, cgroup_parent, ",
         ),
         ("drivers: {disk: x}", "unknown key 'drivers.disk' (from {file}); valid keys: drivers.log,"),
+        (
+            "registries: {a/b: {ca: /x, mirrors: []}}",
+            "registries.a/b.ca (from {file}): say it of the whole host: registries.a.ca",
+        ),
+        ("proxy: {http: 'ftp://u:secret@p'}", "proxy.http (from {file}): not the address of a proxy"),
         ("registries: {a: {insecur: true}}", "unknown key 'registries.a.insecur' (from {file}); valid keys: ca,"),
         ("drivers: overlay", "drivers (from {file}): expected a mapping, got string 'overlay'"),
         ("data_root: 7", "data_root (from {file}): expected a string, got number 7"),

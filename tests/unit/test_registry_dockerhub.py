@@ -280,28 +280,6 @@ def test_a_refused_push_is_unauthorized(registry: Registry, backend: Distributio
         backend.push_manifest(reference(registry, "new/app:2"), IMAGE.manifest, None)
 
 
-# mirrors and trust
-
-
-def test_a_mirror_is_asked_first_and_without_credentials(registry: Registry, tmp_path: Path) -> None:
-    with serving() as mirror:
-        mirror.add("library/app", "1", IMAGE)
-        backend = make_backend(tmp_path, registries={registry.host: {"mirrors": [mirror.host]}})
-        assert resolve(backend, reference(registry), USER) == IMAGE.manifest.data
-        assert mirror.count("/manifests/") == 1 and registry.count("/manifests/") == 0
-        assert not any("Authorization" in asked.headers for asked in mirror.asked)
-        backend.close()
-
-
-def test_a_mirror_that_fails_is_passed_over(registry: Registry, tmp_path: Path) -> None:
-    with serving() as empty:
-        mirrors = ["127.0.0.1:9", empty.host]
-        backend = make_backend(tmp_path, registries={registry.host: {"mirrors": mirrors}})
-        assert resolve(backend, reference(registry)) == IMAGE.manifest.data
-        assert read(backend, reference(registry)) == BLOB
-        backend.close()
-
-
 def test_blobs_are_bounded_by_their_descriptor(registry: Registry, backend: DistributionBackend) -> None:
     short = Descriptor(LAYER.media_type, LAYER.digest, 1000)
     with backend.fetch(reference(registry), short, None) as stream:

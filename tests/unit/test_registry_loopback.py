@@ -12,6 +12,7 @@ from scow.ports import DriverContext
 from scow.reference import Reference
 from scow_registry_dockerhub import DistributionBackend
 from scow_registry_dockerhub.endpoints import Endpoints
+from scow_registry_dockerhub.proxies import Proxies
 from scow_registry_dockerhub.tokens import Tokens
 from scow_registry_dockerhub.transport import Transport
 from tests.faulty_registry import Fault, serving
@@ -21,7 +22,7 @@ ELSEWHERE = "https://registry.example.com/v2/a/blobs/x"
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    transport = Transport(Endpoints({}))
+    transport = Transport(Endpoints({}), Proxies(environ={}))
     yield transport
     transport.close()
 

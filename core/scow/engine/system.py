@@ -185,14 +185,25 @@ def _fixed_facts(config: Config) -> Json:
         "ServerVersion": __version__,
         "IndexServerAddress": INDEX_SERVER,
         "RegistryConfig": _registry_config(config),
-        "HttpProxy": os.environ.get("HTTP_PROXY", os.environ.get("http_proxy", "")),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", os.environ.get("https_proxy", "")),
-        "NoProxy": os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")),
+        "HttpProxy": _without_password(config.proxy.http or _variable("HTTP_PROXY")),
+        "HttpsProxy": _without_password(config.proxy.https or _variable("HTTPS_PROXY")),
+        "NoProxy": ",".join(config.proxy.no_proxy) or _variable("NO_PROXY"),
         "Labels": [],
         "ExperimentalBuild": False,
         "LiveRestoreEnabled": True,  # containers go on while the daemon is away
         "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "RemoteManagers": None},
     }
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name.lower()) or os.environ.get(name) or ""
+
+
+def _without_password(proxy: str) -> str:
+    """As Docker shows it: who logs in at the proxy, and with what, is nobody's business."""
+    before, at, host = proxy.rpartition("@")
+    scheme = f"{before.partition('://')[0]}://" if "://" in before else ""
+    return f"{scheme}xxxxx:xxxxx@{host}" if at else proxy
 
 
 def _changing_facts() -> Json:

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
     from scow.ports.registry import Credentials
     from scow_registry_dockerhub.endpoints import Endpoint, Endpoints
+    from scow_registry_dockerhub.proxies import Proxies
 
 
 class Client:
     """Speaks the distribution protocol's requests. Thread-safe."""
 
-    def __init__(self, endpoints: Endpoints, *, pause_s: float, timeout_s: float) -> None:
+    def __init__(self, endpoints: Endpoints, proxies: Proxies, *, pause_s: float, timeout_s: float) -> None:
         self.endpoints = endpoints
-        self.transport = Transport(endpoints, pause_s=pause_s, timeout_s=timeout_s)
+        self.transport = Transport(endpoints, proxies, pause_s=pause_s, timeout_s=timeout_s)
         self.tokens = Tokens(self.transport, endpoints)
 
     def request(
@@ -37,14 +38,16 @@ class Client:
         wanted: Collection[int] = (200,),
         headers: Mapping[str, str] | None = None,
         body: Any = None,
-        attempts: int = ATTEMPTS,
+        attempts: int | None = None,
         read_timeout_s: float | None = None,
     ) -> requests.Response:
         """The answer to *method* at *target* (``/v2/…``, or a whole URL that the registry gave), its body unread.
 
         Raises `Refused` where its status is not *wanted*, `Unauthorized` and `Unavailable`. Credentials go to the
-        registry and its token server only: a whole URL elsewhere is asked without.
+        registry and its token server only: a whole URL elsewhere is asked without. Without *attempts* a registry is
+        asked `ATTEMPTS` times, a mirror once: the registry stands behind it.
         """
+        most = attempts or most_attempts(endpoint)
         foreign = not target.startswith("/")
         url = target if foreign else self.transport.url(endpoint, target)
         own = not foreign or url.startswith(self.transport.url(endpoint, "/"))
@@ -54,7 +57,7 @@ class Client:
 
         def send() -> requests.Response:
             return self.transport.send(
-                endpoint, method, url, given, body=body, attempts=attempts, read_timeout_s=read_timeout_s
+                endpoint, method, url, given, body=body, attempts=most, read_timeout_s=read_timeout_s
             )
 
         response = send()
@@ -91,13 +94,18 @@ class Client:
                 return response, read_body(response, limit_bytes)
             except BrokenOff:
                 attempt += 1
-                if attempt == ATTEMPTS:
+                if attempt == most_attempts(endpoint):
                     raise Unavailable(f"the answer of registry {endpoint.host} broke off") from None
             self.transport.back_off(attempt)
 
     def close(self) -> None:
         """No connection is left open."""
         self.transport.close()
+
+
+def most_attempts(endpoint: Endpoint) -> int:
+    """How many times *endpoint* is asked for the same."""
+    return 1 if endpoint.mirror else ATTEMPTS
 
 
 def pull_scope(repository: str) -> frozenset[str]:

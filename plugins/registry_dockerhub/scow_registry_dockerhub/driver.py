@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -14,6 +17,7 @@ from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupp
 from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from scow.ports.registry import Manifest
 from scow_registry_dockerhub.endpoints import Endpoints, login_host
+from scow_registry_dockerhub.proxies import Proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,23 +32,30 @@ if TYPE_CHECKING:
     from scow_registry_dockerhub.endpoints import Endpoint
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
+MIRROR_REST_S = 60.0
 _PAGES = 1000
 _TAGS_LIMIT_BYTES = 16 << 20
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class DistributionBackend:
     """A `RegistryBackend` over HTTP; requests is imported when the first registry is spoken to (60 ms).
 
     Options: ``timeout_s`` (30) is how long a registry may be silent, ``retry_pause_s`` (0.5) the first pause before a
-    failed request is sent again. Core adds ``registries``, the config file's section of that name.
+    failed request is sent again. Core adds ``registries``, ``proxy`` and ``certs_dir`` of the config file.
     """
 
     def __init__(self, context: DriverContext) -> None:
-        self._endpoints = Endpoints(_plain(context.options.get("registries") or {}))
+        certs_dir = context.options.get("certs_dir")
+        registries = _plain(context.options.get("registries") or {})
+        self._endpoints = Endpoints(registries, Path(certs_dir) if certs_dir else None)
+        self._proxies = Proxies(**_plain({"proxy": context.options.get("proxy") or {}})["proxy"])
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
         self._timeout_s = float(context.options.get("timeout_s", 30))
+        self._resting: dict[str, float] = {}  # mirrors that failed, and until when they are not asked
         self._lock = threading.Lock()
         self._made: Client | None = None
 
@@ -164,36 +175,45 @@ class DistributionBackend:
             if self._made is None:
                 from scow_registry_dockerhub.client import Client
 
-                self._made = Client(self._endpoints, pause_s=self._pause_s, timeout_s=self._timeout_s)
+                self._made = Client(self._endpoints, self._proxies, pause_s=self._pause_s, timeout_s=self._timeout_s)
             return self._made
 
     def _from_any(
         self, ref: Reference, credentials: Credentials | None, ask: Callable[[Endpoint, Credentials | None], T]
     ) -> T:
-        """What the first mirror that has it answers, or else the registry, whose refusal is the one that counts."""
+        """What the first mirror that has it answers, or else the registry, whose refusal is the one that counts. A
+        mirror that is down is left alone for a while: an image has many blobs."""
         from scow_registry_dockerhub.answers import Refused, pull_error
 
         self._client()
-        for endpoint in self._endpoints.reading(ref.host):
+        *mirrors, registry = self._endpoints.reading(ref.host, ref.repository)
+        for mirror in mirrors:
+            if self._resting.get(mirror.netloc, 0.0) > time.monotonic():
+                continue
             try:
-                return ask(endpoint, None if endpoint.mirror else credentials)
+                return ask(mirror, None)
             except Refused as refused:
-                if not endpoint.mirror:
-                    raise pull_error(refused, ref) from None
-            except ScowError:
-                if not endpoint.mirror:
-                    raise
-        raise Unavailable(f"no endpoint for registry {ref.host}")
+                down, reason = refused.status == 429 or refused.status >= 500, str(refused)
+            except ScowError as error:
+                down, reason = isinstance(error, Unavailable), str(error)
+            log.info("mirror %s of %s is passed over: %s", mirror.netloc, ref.familiar_name, reason)
+            if down:
+                self._resting[mirror.netloc] = time.monotonic() + MIRROR_REST_S
+        try:
+            return ask(registry, credentials)
+        except Refused as refused:
+            raise pull_error(refused, ref) from None
 
     def _manifest(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> Manifest:
         from scow_registry_dockerhub.answers import MANIFEST_LIMIT_BYTES
         from scow_registry_dockerhub.client import pull_scope
 
+        repository = endpoint.repository(ref.repository)
         response, data = self._client().read(
             endpoint,
-            f"/v2/{ref.repository}/manifests/{ref.digest or ref.tag}",
+            f"/v2/{repository}/manifests/{ref.digest or ref.tag}",
             MANIFEST_LIMIT_BYTES,
-            scopes=pull_scope(ref.repository),
+            scopes=pull_scope(repository),
             credentials=credentials,
             headers={"Accept": ACCEPT},
         )
@@ -217,11 +237,12 @@ class DistributionBackend:
         from scow_registry_dockerhub.blob import skip
         from scow_registry_dockerhub.client import pull_scope
 
+        repository = endpoint.repository(ref.repository)
         response = self._client().request(
             endpoint,
             "GET",
-            f"/v2/{ref.repository}/blobs/{descriptor.digest}",
-            scopes=pull_scope(ref.repository),
+            f"/v2/{repository}/blobs/{descriptor.digest}",
+            scopes=pull_scope(repository),
             credentials=credentials,
             wanted=(200, 206) if part.header else (200,),
             headers={"Range": part.header} if part.header else None,
@@ -242,10 +263,11 @@ class DistributionBackend:
         from scow_registry_dockerhub.client import pull_scope
 
         found: set[str] = set()
-        target = f"/v2/{ref.repository}/tags/list?n=1000"
+        repository = endpoint.repository(ref.repository)
+        target = f"/v2/{repository}/tags/list?n=1000"
         for _ in range(_PAGES):
             response, data = self._client().read(
-                endpoint, target, _TAGS_LIMIT_BYTES, scopes=pull_scope(ref.repository), credentials=credentials
+                endpoint, target, _TAGS_LIMIT_BYTES, scopes=pull_scope(repository), credentials=credentials
             )
             try:
                 found.update(map(str, json.loads(data).get("tags") or ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import socket
 import ssl
 import threading
@@ -25,6 +26,9 @@ from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from scow_registry_dockerhub.proxies import Proxies
+    from scow_registry_dockerhub.trust import Trust
+
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 4.0
@@ -35,31 +39,32 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BLOCK = 1 << 18
+_MOST_SESSIONS = 32
 
 # At debug level urllib3 writes down whole request targets, and those of a redirected blob hold a signature.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 class Transport:
-    """One pool of connections for all registries. `close` ends waits between attempts, too. Thread-safe."""
+    """One pool of connections for all registries that are trusted alike. `close` ends waits between attempts, too.
+    Thread-safe."""
 
-    def __init__(self, endpoints: Endpoints, *, pause_s: float = 0.5, timeout_s: float = 30.0) -> None:
-        self._endpoints = endpoints
+    def __init__(
+        self, endpoints: Endpoints, proxies: Proxies, *, pause_s: float = 0.5, timeout_s: float = 30.0
+    ) -> None:
+        self._endpoints, self._proxies = endpoints, proxies
         self._pause_s, self._timeout_s = pause_s, timeout_s
         self._closed = threading.Event()
         self._schemes: dict[str, str] = {}
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are sent
-        self._session.headers["User-Agent"] = f"scow/{__version__}"
-        adapter = _Adapter(pool_connections=16, pool_maxsize=16)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._sessions: dict[Trust, requests.Session] = {}
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """No connection is left open, and nobody waits for the next attempt."""
         self._closed.set()
-        self._session.close()
+        with self._lock:
+            for session in self._sessions.values():
+                session.close()
 
     def url(self, endpoint: Endpoint, path: str) -> str:
         """The URL of *path* (``/v2/…``) at *endpoint*; finds out whether it speaks TLS where plain HTTP is allowed."""
@@ -90,7 +95,7 @@ class Transport:
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 failure = explain(urlsplit(url).netloc, error)
                 most = min(attempts, SILENT_ATTEMPTS) if _is_silence(error) else attempts
-                if attempt >= most or _is_certificate(error):
+                if attempt >= most or _is_certificate(error) or _is_alert(error):
                     # Not chained: what requests raises holds the whole URL, and with it signatures and tokens.
                     raise failure from None
                 pause = self._backoff(attempt)
@@ -136,12 +141,9 @@ class Transport:
     def _once(
         self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Any, read_timeout_s: float
     ) -> requests.Response:
-        netloc = urlsplit(url).netloc
-        verify = endpoint.verify if netloc == endpoint.netloc else self._endpoints.registry(netloc).verify
-        proxies = {"http": "", "https": ""} if is_loopback(netloc) else None
-        if verify is False:  # the administrator chose it; catch_warnings is of no use with threads
-            warnings.filterwarnings("ignore", category=urllib3.exceptions.InsecureRequestWarning)
-        return self._session.request(
+        parts = urlsplit(url)
+        proxy = self._proxies.of(url)
+        return self._session(self._endpoints.trust(parts.netloc, endpoint)).request(
             method,
             url,
             headers=dict(headers),
@@ -149,10 +151,19 @@ class Transport:
             stream=True,
             allow_redirects=False,
             timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
-            verify=verify,
-            auth=_no_auth,
-            proxies=proxies,
+            proxies={parts.scheme: proxy} if proxy else None,
         )
+
+    def _session(self, trust: Trust) -> requests.Session:
+        with self._lock:
+            session = self._sessions.get(trust)
+            if session is None:
+                if not trust.verify:  # the administrator chose it; catch_warnings is of no use with threads
+                    warnings.filterwarnings("ignore", category=urllib3.exceptions.InsecureRequestWarning)
+                session = self._sessions[trust] = _new_session(trust)
+                if len(self._sessions) > _MOST_SESSIONS:  # certificates that were replaced since
+                    self._sessions.pop(next(iter(self._sessions))).close()
+            return session
 
     def check_target(self, before: str, target: str) -> None:
         """Raises `Unavailable` where *target*, which the host of *before* named, would be spoken to in the clear, or is
@@ -177,7 +188,7 @@ class Transport:
         try:
             self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S).close()
         except requests.exceptions.SSLError as error:
-            if _is_certificate(error):
+            if _is_certificate(error) or _is_alert(error):
                 raise explain(endpoint.netloc, error) from None
             return self._schemes.setdefault(endpoint.netloc, "http")
         except (requests.RequestException, OSError) as error:
@@ -188,15 +199,36 @@ class Transport:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Retries are ours, and uploads are read in blocks larger than urllib3's 16 KiB."""
+    """Retries are ours, TLS is spoken by *context* alone, and uploads are read in blocks larger than urllib3's
+    16 KiB."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_connections=16, pool_maxsize=16)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, **pool)
+        super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, ssl_context=self._context, **pool)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, blocksize=_BLOCK, ssl_context=self._context, **options)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        return super().build_connection_pool_key_attributes(request, verify, cert)[0], {}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """The context does."""
 
 
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from looking into ~/.netrc."""
-    return request
+def _new_session(trust: Trust) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no ~/.netrc; proxies are chosen by `Proxies`
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are sent
+    session.headers["User-Agent"] = f"scow/{__version__}"
+    adapter = _Adapter(trust.context())
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -217,11 +249,15 @@ def retry_after_s(value: str) -> float | None:
 def explain(netloc: str, error: BaseException) -> Unavailable:
     """*error* as a sentence that names the host and the reason, and nothing of the URL's path or query."""
     name = netloc.rpartition("@")[2]
-    for cause in _causes(error):
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, urllib3.exceptions.ProxyError):
+            return Unavailable(f"cannot reach registry {name} through the proxy: {_proxy_failure(cause)}")
+    for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Unavailable(
                 f"registry {name} has no valid certificate: {cause.verify_message}",
-                hint=f"registries: {{{name!r}: {{ca: FILE}}}} in the config file names the authority to trust",
+                hint=f"put the authority's certificate into /etc/docker/certs.d/{name}/ca.crt",
             )
         if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
             return Unavailable(f"cannot reach registry {name}: host name not found")
@@ -230,10 +266,28 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
         if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return Unavailable(f"registry {name} does not answer")
         if isinstance(cause, ssl.SSLError):
-            return Unavailable(f"cannot speak TLS with registry {name}: {(cause.reason or 'handshake failed').lower()}")
+            return _tls_failure(name, cause)
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
             return Unavailable(f"cannot reach registry {name}: {cause.strerror.lower()}")
     return Unavailable(f"the connection to registry {name} was lost")
+
+
+def _tls_failure(name: str, error: ssl.SSLError) -> Unavailable:
+    reason = (error.reason or "handshake failed").lower().replace("_", " ")
+    wanted = "certificate required" in reason or "handshake failure" in reason or "bad certificate" in reason
+    hint = f"it may want a client certificate: /etc/docker/certs.d/{name}/client.cert and client.key"
+    return Unavailable(f"cannot speak TLS with registry {name}: {reason}", hint=hint if wanted else None)
+
+
+def _proxy_failure(error: urllib3.exceptions.ProxyError) -> str:
+    """What went wrong, without the proxy's address, which may hold a password."""
+    cause = error.original_error
+    answered = re.search(r"Tunnel connection failed: (\d+ [\w -]+)", str(cause))
+    if answered:
+        return f"it answered {answered[1].strip().lower()}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return "it cannot be reached" if isinstance(cause, urllib3.exceptions.NewConnectionError) else "no tunnel"
 
 
 def _is_connect_failure(error: BaseException) -> bool:
@@ -249,6 +303,11 @@ def _is_silence(error: BaseException) -> bool:
 
 def _is_certificate(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _is_alert(error: BaseException) -> bool:
+    """Whether the other side said in TLS what it dislikes: it speaks it."""
+    return any(isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or "") for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
