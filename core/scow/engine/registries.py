@@ -6,12 +6,12 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from scow.credentials import registry_host
 from scow.engine import manifests
 from scow.engine.drivers import DEFAULT_DEADLINE_S
 from scow.errors import Corrupt, InvalidArgument, PluginError
 from scow.oci import Descriptor, digest_of
 from scow.ports import REGISTRY
+from scow.reference import split_search_term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class Registries:
     async def search(self, term: str, limit: int, credentials: Credentials | None) -> list[SearchResult]:
         """At most *limit* repositories that *term* finds at the registry that it begins with (``host/term``), else at
         Docker Hub. Their names are as they are pulled. Raises `InvalidArgument`, `Unsupported`, `Unavailable`."""
-        host, words = _split(term)
+        host, words = split_search_term(term)
         if not 1 <= limit <= SEARCH_LIMIT:
             raise InvalidArgument(f"limit {limit} is outside the range of [1, {SEARCH_LIMIT}]")
         who = await self.credentials(host, credentials)
@@ -108,20 +108,6 @@ class Registries:
     ) -> Any:
         backend = await self.backend(host)
         return await self._drivers.call(REGISTRY, backend, method, fn, deadline_s=deadline_s)
-
-
-def _split(term: str) -> tuple[str, str]:
-    """Host and words of a search term: ``registry.example.com/nginx`` is one for another host than Docker Hub."""
-    if "://" in term:
-        raise InvalidArgument(f"invalid repository name: repository name ({term}) should not have a scheme")
-    first, slash, rest = term.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        host, words = registry_host(first), rest
-    else:
-        host, words = registry_host(""), term
-    if not words.strip():
-        raise InvalidArgument("a search needs a term")
-    return host, words.removeprefix("library/") if host == registry_host("") else words
 
 
 def _platform_json(platform: Mapping[str, Any]) -> dict[str, Any]:
