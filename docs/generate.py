@@ -178,6 +178,7 @@ def config_page() -> str:
                 ("`SCOW_HOST`", "The engine to talk to, where `-H` is not given."),
                 ("`DOCKER_HOST`", "The same, where neither `-H` nor `SCOW_HOST` is given."),
                 ("`DOCKER_CONFIG`", "Folder of `config.json` with credentials; default `~/.docker`."),
+                ("`DOCKER_AUTH_CONFIG`", "Credentials for this run, as JSON; they go before those of the file."),
                 ("`SCOW_NO_PLUGINS`", "`1`: commands of plugins are not looked for."),
                 ("`SCOW_DISABLED_PLUGINS`", "Names of commands of plugins that are not looked for."),
             ],

@@ -16,9 +16,9 @@ from scow.errors import InvalidArgument, Unauthorized, Unavailable
 from scow.ports import DriverContext
 from scow.ports.registry import Credentials
 from scow_registry_gcr import GcrCredentials
+from tests.faulty_registry import serving
 from tests.unit.dockerhub_kit import BLOB, IMAGE, make_backend, read, reference, resolve
 from tests.unit.google_server import Google, serving_google
-from tests.unit.registry_server import serving
 
 HOST = "europe-docker.pkg.dev"
 
