@@ -62,7 +62,7 @@ KEYS = {
     "push_compression": "`gzip` or `zstd`: how a push compresses layers that are kept as plain tars.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
-    "options": "`options.<kind>.<driver>`: a mapping that is handed to that driver. See the driver's README. With "
+    "options": "`options.<kind>.<driver>` (`options.plugin.<name>`): a mapping for it; see its README. With "
     "`driver: other` in it the name is one more instance of the driver `other`, with options and state of its own.",
     "registries": "`registries.<host>`: a mapping with `insecure` (flag), `ca` (path) and `mirrors` (hosts or URLs). "
     "`registries.<host>/<path>`: the `mirrors` of the repositories below it.",
@@ -93,7 +93,8 @@ Exit codes: [errors](errors.md#exit-codes-of-scow). A command that is not in thi
 HOOKS = """\
 A plugin implements a hook by a function or method of the same name under `scow.hookspecs.hookimpl`. It takes those of
 the arguments that it wants, by name. Found are: the methods of every driver that was loaded, and what the entry
-points of the group `scow.plugins` name (a module, an object, or a class without arguments).
+points of the group `scow.plugins` name: a module, an object, or a class, which is constructed without arguments or
+with one `DriverContext`, whose options are `options.plugin.<name>` of the [configuration](config.md).
 
 *Events* are told to all plugins after the fact, each plugin on a thread of its own and in order; an error is logged.
 They cannot be wrapped. A plugin that hangs misses events beyond the 1,000 that wait for it. Of a *firstresult* hook
@@ -177,6 +178,7 @@ def config_page() -> str:
                 ("`SCOW_HOST`", "The engine to talk to, where `-H` is not given."),
                 ("`DOCKER_HOST`", "The same, where neither `-H` nor `SCOW_HOST` is given."),
                 ("`DOCKER_CONFIG`", "Folder of `config.json` with credentials; default `~/.docker`."),
+                ("`DOCKER_AUTH_CONFIG`", "Credentials for this run, as JSON; they go before those of the file."),
                 ("`SCOW_NO_PLUGINS`", "`1`: commands of plugins are not looked for."),
                 ("`SCOW_DISABLED_PLUGINS`", "Names of commands of plugins that are not looked for."),
             ],

@@ -7,6 +7,7 @@ registered with it, so that their hooks take part.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
@@ -156,7 +157,7 @@ class PluginHost:
         entry = self._only(kind, name)
         what = f"{kind.name} driver {name!r} from {owner(entry)}"
         try:
-            driver = _invoke(kind.group, entry, (self._context(kind, name),))
+            driver = _invoke(kind.group, entry, (self._context(kind.name, name),))
         except DriverUnusable:
             raise
         except Exception as exc:
@@ -196,17 +197,17 @@ class PluginHost:
             )
         return allowed[0]
 
-    def _context(self, kind: DriverKind[Any], name: str) -> DriverContext:
+    def _context(self, kind: str, name: str) -> DriverContext:
         config = self._config
         # storage/<driver> and volumes are where DESIGN §5 has them: other tools and people look there
         below = {"storage": f"storage/{name}", "volume": "volumes" if name == "local" else f"volumes.{name}"}
-        state_dir = config.data_root / below.get(kind.name, f"drivers/{kind.name}/{name}")
-        run_dir = config.run_root / "drivers" / kind.name / name
+        state_dir = config.data_root / below.get(kind, f"drivers/{kind}/{name}")
+        run_dir = config.run_root / "drivers" / kind / name
         for folder in (state_dir, run_dir):
             folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-        options = {k: v for k, v in config.options.get(f"{kind.name}.{name}", {}).items() if k != "driver"}
-        if kind is REGISTRY:
+        options = {k: v for k, v in config.options.get(f"{kind}.{name}", {}).items() if k != "driver"}
+        if kind == REGISTRY.name:
             options |= {"registries": config.registries, "proxy": config.proxy, "certs_dir": config.certs_dir}
         return DriverContext(name, state_dir, run_dir, options, config.settings, config.engine_name)
 
@@ -222,12 +223,17 @@ class PluginHost:
                 if self._installed.disabled("plugin", entry):
                     continue
                 try:
-                    plugin = _invoke(PLUGINS_GROUP, entry, None)
-                    self._register(plugin, f"plugin:{entry.name}", owner(entry))
+                    self._register(self._make_plugin(entry), f"plugin:{entry.name}", owner(entry))
                 except Exception as exc:  # noqa: BLE001  (reported, and logged without its traceback)
                     failure = exc if isinstance(exc, PluginError) else DriverLoadError(f"{type(exc).__name__}: {exc}")
                     self._failures["plugin", entry.name] = failure
                     log.warning("plugin %r from %s is left out: %s", entry.name, owner(entry), failure)
+
+    def _make_plugin(self, entry: EntryPoint) -> object:
+        plugin = _invoke(PLUGINS_GROUP, entry, None)
+        if not isinstance(plugin, type):
+            return plugin
+        return plugin(self._context("plugin", entry.name)) if inspect.signature(plugin).parameters else plugin()
 
     def register(self, plugin: object, name: str) -> None:
         """*plugin*'s hooks take part. Raises `DriverContractError` for an unknown hook or a wrapper round an event."""
@@ -354,8 +360,8 @@ def _members(protocol: type[Any]) -> Iterator[str]:
 _stevedore = threading.Lock()  # its list of entry points belongs to the class
 
 
-def _invoke(group: str, entry: EntryPoint, args: tuple[Any, ...] | None) -> object:
-    """What *entry* names: called with *args*, or (None) as it is, a class without arguments."""
+def _invoke(group: str, entry: EntryPoint, args: tuple[Any, ...] | None) -> Any:
+    """What *entry* names: called with *args*, or (None) as it is."""
     from stevedore.driver import DriverManager  # 30 ms: only paid when a driver is needed
     from stevedore.extension import ExtensionManager
 
@@ -367,7 +373,7 @@ def _invoke(group: str, entry: EntryPoint, args: tuple[Any, ...] | None) -> obje
     extension = manager.extensions[0]
     if args is not None:
         return extension.obj  # not manager.driver: it answers the class where obj is falsy
-    return extension.plugin() if isinstance(extension.plugin, type) else extension.plugin
+    return extension.plugin
 
 
 def _trace_before(hook_name: str, hook_impls: object, kwargs: Mapping[str, object]) -> None:

@@ -98,5 +98,24 @@ class Reference:
         return self.name + self._suffix()
 
 
+def split_search_term(term: str) -> tuple[str, str]:
+    """Host and words of what ``docker search`` is given: ``registry.example.com/nginx`` looks there, ``nginx`` and
+    ``library/nginx`` look at Docker Hub. Raises `InvalidArgument`."""
+    if "://" in term:
+        raise InvalidArgument(f"invalid repository name: repository name ({term}) should not have a scheme")
+    first, slash, rest = term.strip().partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        host, words = first, rest
+    else:
+        host, words = DEFAULT_HOST, term.strip()
+    if host in (DEFAULT_HOST, "index.docker.io"):
+        host, words = DEFAULT_HOST, words.removeprefix("library/")
+    if not _HOST.fullmatch(host):
+        raise InvalidArgument(f"{host!r} is not a host name")
+    if not words:
+        raise InvalidArgument("a search needs a term")
+    return host, words
+
+
 def _invalid(text: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"invalid reference format: {text!r}: {why}")

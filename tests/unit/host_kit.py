@@ -84,6 +84,13 @@ class Listening:
         self.told.append(action)
 
 
+class Configured:
+    made_with: list[DriverContext] = []
+
+    def __init__(self, context: DriverContext) -> None:
+        self.made_with.append(context)
+
+
 class Mistyped:
     @hookimpl
     def scow_evnt(self) -> None: ...

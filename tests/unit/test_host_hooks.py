@@ -23,7 +23,7 @@ from scow.hookspecs import hookimpl
 from scow.installed import PLUGINS_GROUP
 from scow.ports import VOLUME
 from scow.ports.registry import Credentials
-from tests.unit.host_kit import Listening, entry, make
+from tests.unit.host_kit import Configured, Listening, entry, make
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ def test_plugins_are_loaded_each_for_itself(config: Config, caplog: pytest.LogCa
     assert "scow_evnt" in states["typo"][1]
     assert "events cannot be wrapped" in states["wrap"][1]
     assert "plugin 'broken' from scow-test 1.2 is left out" in caplog.text
+
+
+def test_a_plugin_that_takes_a_context_is_given_its_options(config: Config) -> None:
+    Configured.made_with.clear()
+    host = make(
+        replace(config, options={"plugin.vault": {"path": "/v"}}),
+        plugins=(entry("vault", "Configured", group=PLUGINS_GROUP),),
+    )
+    host.load_plugins()
+    (context,) = Configured.made_with
+    assert (context.name, dict(context.options), context.state_dir.is_dir()) == ("vault", {"path": "/v"}, True)
 
 
 def test_no_plugins_means_none_but_drivers(config: Config) -> None:

@@ -137,6 +137,11 @@ def test_the_engines_own_modules_import_no_driver_library() -> None:
     assert {top(name) for name in loaded_by("scow.engine.engine", "scow.host")} & heavy == set()
 
 
+def test_plugins_that_know_credentials_load_their_clouds_library_when_they_are_asked() -> None:
+    heavy = {"botocore", "google", "requests", "urllib3", "cryptography"}
+    assert {top(name) for name in loaded_by("scow_registry_ecr", "scow_registry_gcr")} & heavy == set()
+
+
 def child_modules() -> list[str]:
     from scow_runtime_native import NativeRuntime
     from scow_runtime_oci import OciRuntime

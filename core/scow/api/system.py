@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from aiohttp import web
 
 from scow.api import streams
 from scow.api.call import HEADERS, answer
 from scow.api.routing import Route
 from scow.api.times import SECOND_NS
-from scow.credentials import credentials_of, server_address_of
 from scow.engine.times import parse_time_ns
-from scow.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,20 +94,7 @@ def event_json(event: Event) -> Json:
     return value
 
 
-async def auth(call: Call) -> web.StreamResponse:
-    """``POST /auth``: the credentials are tried at their registry."""
-    try:
-        config = msgspec.json.decode(await call.request.read() or b"{}")
-    except msgspec.DecodeError:  # not chained: the decoder's error holds the text
-        raise InvalidArgument("invalid JSON in the body") from None
-    credentials = credentials_of(config)
-    if credentials is None:
-        raise InvalidArgument("no username and no identity token")
-    return answer(await call.engine.images.login(server_address_of(config), credentials))
-
-
 ROUTES = (
-    Route("POST", "/auth", auth),
     Route("GET", "/_ping", ping, early=True),
     Route("HEAD", "/_ping", ping, early=True),
     Route("GET", "/version", version),

@@ -24,13 +24,11 @@ POST   /build
 POST   /build/prune
 POST   /build/cancel
 POST   /commit
-GET    /images/search
 GET    /images/get
 GET    /images/{name...}/get
 GET    /images/{name...}/attestations
 POST   /images/load
 POST   /images/prune
-GET    /distribution/{name...}/json
 GET    /system/df
 PUT    /volumes/{name}
 POST   /volumes/prune

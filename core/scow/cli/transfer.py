@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import click
 
+from scow.cli.auth import auth_headers
 from scow.cli.client import Client, Response, path_of
 from scow.cli.grammar import command, flag, many, text
 from scow.cli.progress import show_progress
@@ -49,7 +50,7 @@ def pull_image(
     """The image *name* is in the engine afterwards; progress goes to *output*. Raises what the daemon reports."""
     reference = Reference.parse(name, default_tag="" if all_tags else "latest")
     query = {"fromImage": reference.familiar_name, "tag": reference.digest or reference.tag, "platform": platform}
-    response = client.open("POST", "/images/create", query, headers=_auth(reference.host))
+    response = client.open("POST", "/images/create", query, headers=auth_headers(reference.host))
     show_progress(checked(response), output, quiet=quiet)
 
 
@@ -64,13 +65,6 @@ def checked(response: Response) -> Iterator[dict[str, Any]]:
         yield message
 
 
-def _auth(host: str) -> dict[str, str]:
-    from scow.cli.docker_config import registry_auth
-
-    value = registry_auth(host)
-    return {"X-Registry-Auth": value} if value else {}
-
-
 @command("push")
 @flag("-a", "--all-tags", help="Push all tags of an image to the repository")
 @flag("--disable-content-trust", default=True, hidden=True)
@@ -83,7 +77,7 @@ def push(context: Session, /, name: str, all_tags: bool, platform: str | None, q
     reference = Reference.parse(name, default_tag="" if all_tags else "latest")
     if all_tags and reference.tag:
         raise InvalidArgument("tag can't be used with --all-tags/-a")
-    headers = _auth(reference.host) or {"X-Registry-Auth": "e30="}  # docker always sends one: {}
+    headers = auth_headers(reference.host) or {"X-Registry-Auth": "e30="}  # docker always sends one: {}
     query = {"tag": reference.tag, "platform": platform}
     path = f"/images/{path_of(reference.familiar_name)}/push"
     show_progress(checked(context.client.open("POST", path, query, headers=headers)), sys.stdout, quiet=quiet)

@@ -20,7 +20,8 @@ from scow.engine.progress import Broadcast
 from scow.engine.pull import Pull
 from scow.engine.pull_layers import PARALLEL, Parts
 from scow.engine.push import Push
-from scow.errors import Conflict, InvalidArgument, NotFound, PluginError
+from scow.engine.registries import Registries
+from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.ports import REGISTRY
 from scow.reference import Reference
@@ -55,7 +56,8 @@ class Images:
         config: Config,
         in_use: Callable[[str], Sequence[Container]],
     ) -> None:
-        self._host, self._drivers, self._events, self._config, self._in_use = host, drivers, events, config, in_use
+        self._drivers, self._events, self._config, self._in_use = drivers, events, config, in_use
+        self.registries = Registries(host, drivers, config.drivers["registry"])
         self._store = ImageStore(state)
         leases = Leases()
         self._compressed = CompressedLayers(state, content, self._store, leases)
@@ -112,8 +114,8 @@ class Images:
         """The image of *ref* for *platform* (this machine's), unpacked and stored. Who asks for what is being pulled
         shares that transfer. Raises `NotFound`, `Unauthorized`, `Unavailable`, `Corrupt`, `InvalidArgument`."""
         wanted = Platform.parse(platform) if platform else None
-        backend = await self._backend(ref.host)
-        credentials = credentials or await self._host.registry_credentials(ref.host)
+        backend = await self.registries.backend(ref.host)
+        credentials = await self.registries.credentials(ref.host, credentials)
         if not all_tags:
             if not (ref.tag or ref.digest):
                 ref = ref.with_tag("latest")
@@ -170,8 +172,8 @@ class Images:
     ) -> None:
         """The registry has *ref*, or with *all_tags* every tag of its repository. Raises `NotFound` where there is no
         such tag here, and what the registry says."""
-        backend = await self._backend(ref.host)
-        credentials = credentials or await self._host.registry_credentials(ref.host)
+        backend = await self.registries.backend(ref.host)
+        credentials = await self.registries.credentials(ref.host, credentials)
         refs = self._tags_of(ref) if all_tags else [ref if ref.tag else ref.with_tag("latest")]
         progress({"status": f"The push refers to repository [{ref.name}]"})
         for one in refs:
@@ -208,25 +210,6 @@ class Images:
         image = await import_tar(self._parts, stream, tags, changes, message, wanted, progress)
         await self._events.emit("image", "import", image.id, {"name": target.familiar if target else image.id})
         return image
-
-    async def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
-        """The credentials work at registry *host*; Docker's answer. Raises `Unauthorized`, `Unavailable`."""
-        backend = await self._backend(host)
-        told: Mapping[str, str] = await self._drivers.call(
-            REGISTRY, backend, "login", lambda driver: driver.login(host, credentials)
-        )
-        return told
-
-    async def _backend(self, host: str) -> str:
-        """The registry driver for *host*: the first that wants it, else the configured one."""
-        default = self._config.drivers["registry"]
-        for name in [name for name in self._host.names(REGISTRY) if name != default]:
-            try:
-                if await self._drivers.call(REGISTRY, name, "serves", lambda driver: driver.serves(host)):
-                    return name
-            except PluginError as error:
-                log.warning("registry driver %s is not asked for %s: %s", name, host, error)
-        return default
 
     # Names
 
