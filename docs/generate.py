@@ -60,6 +60,9 @@ KEYS = {
     "userns_user": "Whose lines of `/etc/subuid` and `/etc/subgid` give them. Without lines: 1879048192 and above.",
     "cdi_spec_dirs": "Folders with the spec files of CDI devices; a later one goes first. Empty: no CDI.",
     "push_compression": "`gzip` or `zstd`: how a push compresses layers that are kept as plain tars.",
+    "keep_blobs": "`always`, or `until-unpacked`: the compressed layers of pulled images go once they are unpacked; "
+    "push and save fetch them again.",
+    "layer_limit": "The most that one layer may unpack to (`512m`, `64g`): a blob that grows beyond it is refused.",
     "debug": "Flag. Log at level DEBUG.",
     "trace_hooks": "Flag. Print calls of `firstresult` and contribution hooks to standard error.",
     "options": "`options.<kind>.<driver>` (`options.plugin.<name>`): a mapping for it; see its README. With "

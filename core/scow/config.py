@@ -29,6 +29,8 @@ key                       environment                     default
 ``userns_user``           ``SCOW_USERNS_USER``            ``scow``: whose lines of /etc/subuid and /etc/subgid
 ``cdi_spec_dirs``         ``SCOW_CDI_SPEC_DIRS``          ``/etc/cdi,/var/run/cdi``: a later one goes first
 ``push_compression``      ``SCOW_PUSH_COMPRESSION``       ``gzip``, or ``zstd``: of layers that are kept plain
+``keep_blobs``            ``SCOW_KEEP_BLOBS``             ``always``, or ``until-unpacked``: of layers that were pulled
+``layer_limit``           ``SCOW_LAYER_LIMIT``            ``64g``: the most that a layer may unpack to
 ``debug``                 ``SCOW_DEBUG``                  false
 ``trace_hooks``           ``SCOW_TRACE_HOOKS``            false: print calls of hooks that answer to stderr
 ========================  ==============================  =======================================================
@@ -122,6 +124,8 @@ class Config:
     userns_user: str = "scow"
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     push_compression: str = "gzip"
+    keep_blobs: str = "always"
+    layer_limit: int = 64 << 30
     debug: bool = False
     trace_hooks: bool = False
     file: Path | None = None
@@ -262,6 +266,8 @@ PARSERS: dict[str, parse.Parser] = {
     "userns_user": parse.string,
     "cdi_spec_dirs": parse.directories,
     "push_compression": parse.compression,
+    "keep_blobs": parse.keeping,
+    "layer_limit": parse.size,
     "debug": parse.flag,
     "trace_hooks": parse.flag,
 }

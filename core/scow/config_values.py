@@ -119,6 +119,20 @@ def compression(value: Any, key: str, origin: str) -> str:
     return str(value)
 
 
+def keeping(value: Any, key: str, origin: str) -> str:
+    if value not in ("always", "until-unpacked"):
+        raise wrong(key, origin, "always or until-unpacked", value)
+    return str(value)
+
+
+def size(value: Any, key: str, origin: str) -> int:
+    """Bytes of ``64g``, ``512m`` …; a bare number is bytes."""
+    found = re.fullmatch(r"([1-9][0-9]{0,17})([kmgt]?)b?", str(value).lower())
+    if found is None or isinstance(value, bool):
+        raise wrong(key, origin, "a size as 64g or 512m", value)
+    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[found[2]]
+
+
 def ids(value: Any, key: str, origin: str) -> int:
     if not str(value).isdecimal() or not 1 <= int(value) <= 1 << 31:
         raise wrong(key, origin, "a number of ids", value)

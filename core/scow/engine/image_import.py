@@ -107,7 +107,7 @@ async def _unpack(parts: Parts, layer: Layer, progress: ProgressSink) -> int:
         try:
             return storage.usage(layer.diff_id).size_bytes
         except NotFound:
-            unpacking = Unpacking(layer.blob, layer.diff_id, None, layer.diff_id, line)
+            unpacking = Unpacking(layer.blob, layer.diff_id, None, layer.diff_id, line, parts.layer_limit_bytes)
             return unpack(storage, parts.content, unpacking, None, threading.Event())
 
     async with parts.unpacking.setdefault(layer.diff_id, asyncio.Lock()):

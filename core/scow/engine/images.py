@@ -15,6 +15,7 @@ from scow.engine.image_filters import filter_images, matches
 from scow.engine.image_import import import_tar
 from scow.engine.image_remove import check_delete, check_untag, named_by, names_to_untag
 from scow.engine.image_store import ImageStore
+from scow.engine.kept_blobs import KeptBlobs
 from scow.engine.leases import Leases
 from scow.engine.progress import Broadcast
 from scow.engine.pull import Pull
@@ -72,6 +73,10 @@ class Images:
             downloads,
             unpacking=WeakValueDictionary(),
             compressed=self._compressed,
+            kept=KeptBlobs(
+                drivers, content, self._store, leases, self.registries, always=config.keep_blobs == "always"
+            ),
+            layer_limit_bytes=config.layer_limit,
         )
         self._removing = asyncio.Lock()
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
@@ -83,6 +88,7 @@ class Images:
 
     async def sweep(self) -> list[str]:
         """Blobs and snapshots that no image needs are gone, but for new ones; answers which. For after a start."""
+        await self._parts.kept.let_go(self._store.all())
         return await self._collector.sweep()
 
     # Look-ups
@@ -158,6 +164,7 @@ class Images:
 
     async def _pull_and_tell(self, pull: Pull, ref: Reference) -> Image:
         image = await pull.run()
+        await self._parts.kept.let_go([image])
         attributes = {**image.config.config.labels, "name": ref.familiar_name}
         await self._events.emit("image", "pull", ref.familiar, attributes)
         return image
@@ -181,7 +188,10 @@ class Images:
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
             push = Push(self._parts, image, one, backend, credentials, self._config.push_compression, progress)
-            digest = await push.run()
+            try:
+                digest = await push.run()
+            finally:
+                await self._parts.kept.let_go([image])
             await self._store.name(image.id, digests=[str(one.with_digest(digest))])
             attributes = {**image.config.config.labels, "name": one.familiar_name}
             await self._events.emit("image", "push", one.familiar, attributes)

@@ -32,6 +32,12 @@ class Leases:
             self._held.subtract(held)
             self._held = +self._held
 
+    async def settled(self) -> None:
+        """Who collects now has ended. What was held before this call is not collected after it: only now does it say
+        something that a blob or snapshot is there."""
+        async with self.settling:
+            pass
+
     def __contains__(self, key: str) -> bool:
         return self._held[key] > 0
 

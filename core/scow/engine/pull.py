@@ -71,6 +71,7 @@ class Pull:
             served, document = await self._one_manifest(served, document)
             manifest = manifests.parse_manifest(document, served.descriptor.digest, served.descriptor.media_type)
             with self._parts.leases.hold([manifest.digest, manifest.config.digest, *_digests(manifest)]):
+                await self._parts.leases.settled()
                 return await self._fetch(manifest, served, top)
         except BaseException:
             self._cancelled.set()
@@ -82,6 +83,7 @@ class Pull:
         chains = chain_ids(diff_ids)
         try:
             with self._parts.leases.hold(chains):
+                await self._parts.leases.settled()
                 sizes = await self._layers.run(manifest.layers, diff_ids, chains)
                 await asyncio.to_thread(self._keep, manifest, served, raw)
                 image = Image(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scow.engine.compressed_layers import CompressedLayers
     from scow.engine.drivers import Drivers
     from scow.engine.image_store import ImageStore
+    from scow.engine.kept_blobs import KeptBlobs
     from scow.engine.leases import Leases
     from scow.oci import Descriptor
     from scow.ports.registry import Credentials
@@ -52,6 +53,8 @@ class Parts:
     downloads: asyncio.Semaphore
     unpacking: WeakValueDictionary[str, asyncio.Lock]  # by chain ID; gone when nobody waits
     compressed: CompressedLayers
+    kept: KeptBlobs
+    layer_limit_bytes: int
 
 
 class Layers:
@@ -86,7 +89,8 @@ class Layers:
         unpacking = []
         for n, layer in enumerate(layers):
             parent, parent_ready = (chains[n - 1], ready[n - 1].wait) if n else (None, None)
-            step = Unpacking(layer, chains[n], parent, diff_ids[n], lines[n], parent_ready)
+            limit = self._parts.layer_limit_bytes
+            step = Unpacking(layer, chains[n], parent, diff_ids[n], lines[n], limit, parent_ready)
             source = None if there[n] else arrivals[n]
             unpacking.append(asyncio.create_task(self._finish(step, source, receiving[n], ready[n])))
         try:
@@ -111,7 +115,9 @@ class Layers:
             line.status("Waiting")
 
     async def _is_there(self, layer: Descriptor, chain: str) -> bool:
-        return self._parts.content.exists(layer.digest) and await self.has_snapshot(chain)
+        if self._parts.kept.always and not await asyncio.to_thread(self._parts.content.exists, layer.digest):
+            return False
+        return await self.has_snapshot(chain)
 
     async def has_snapshot(self, chain: str) -> bool:
         """Whether the committed snapshot *chain* exists."""

@@ -127,9 +127,11 @@ class Push:
         return [repository for repository in here if repository != self._ref.repository]
 
     async def _blob(self, blob: Descriptor, sources: list[str], sent: Callable[[int], None]) -> bool:
+        open_kept = self._parts.kept.opener(self._image, blob.digest)
+
         def open_blob() -> BinaryIO:
             self._check()
-            return self._parts.content.open(blob.digest)
+            return open_kept()
 
         def push(backend: RegistryBackend) -> bool:
             return backend.push_blob(self._ref, blob, open_blob, self._credentials, sent, sources)

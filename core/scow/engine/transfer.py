@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from scow.engine.arrival import Cancelled
 from scow.engine.disk_errors import disk_error
-from scow.errors import Corrupt
+from scow.errors import Corrupt, InvalidArgument
 from scow.layers import decompress
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Unpacking:
     parent: str | None
     diff_id: str
     line: LayerProgress
+    limit_bytes: int  # of the uncompressed layer
     parent_ready: Callable[[], None] | None = None  # where *parent* is being made meanwhile
 
 
@@ -61,7 +62,7 @@ def unpack(
             if arrival is None or arrival.complete:  # until then the line shows the download
                 unpacking.line.count("Extracting", compressed.tell(), unpacking.layer.size_bytes)
 
-        with LayerReader(compressed, report) as layer:
+        with LayerReader(compressed, report, unpacking.limit_bytes) as layer:
             try:
                 stream = cast("BinaryIO", layer)
                 usage = storage.apply(
@@ -78,11 +79,13 @@ def unpack(
 
 class LayerReader:
     """A layer, inflated and hashed ahead by a thread of its own (inflating, hashing and file system calls all let the
-    GIL go, so that this takes two processors). *report* is called there for each chunk and may raise."""
+    GIL go, so that this takes two processors). *report* is called there for each chunk and may raise. More than
+    *limit_bytes* are an `InvalidArgument`."""
 
-    def __init__(self, compressed: BinaryIO, report: Callable[[], None]) -> None:
+    def __init__(self, compressed: BinaryIO, report: Callable[[], None], limit_bytes: int | None = None) -> None:
         self._compressed = compressed
         self._report = report
+        self._limit = limit_bytes
         self._hasher = hashlib.sha256()
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._rest = b""
@@ -130,8 +133,15 @@ class LayerReader:
     def _run(self) -> None:
         try:
             source = decompress(self._compressed)
+            total = 0
             while not self._stop:
                 data = source.read(_UNPACK_BYTES)
+                total += len(data)
+                if self._limit is not None and total > self._limit:
+                    raise InvalidArgument(
+                        f"malicious layer: it unpacks to more than {self._limit} bytes",
+                        hint="a layer that may be so large needs a higher layer_limit in the config",
+                    )
                 self._hasher.update(data)
                 self._report()
                 self._chunks.put(data)
