@@ -16,7 +16,7 @@ import pytest
 from scow.config import Config
 from scow.engine.manifests import with_layers
 from scow.engine.model import Image
-from scow.errors import Corrupt, Unauthorized, Unavailable
+from scow.errors import Corrupt, InvalidArgument, NotFound, Unauthorized, Unavailable
 from scow.oci import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -27,6 +27,7 @@ from scow.oci import (
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
+    Platform,
     digest_of,
 )
 from scow.reference import Reference
@@ -327,5 +328,23 @@ def test_two_pushes_of_a_layer_compress_it_once(tmp_path: Path) -> None:
         await asyncio.gather(*pushes)
         assert "Compressing" in first.statuses
         assert "Compressing" not in second.statuses
+
+    run(tmp_path, test)
+
+
+def test_an_image_for_another_platform_is_not_pushed(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image(BASE, platform=Platform("linux", "amd64"))
+        kit.registry.add("library/plain", "latest", small)
+        await kit.pull("plain", platform="linux/amd64")
+        target = Reference.parse("other.example/mine:1")
+        await kit.images.tag("plain", target)
+        for platform in ("linux/arm64", '{"os":"linux","architecture":"arm64","variant":"v8"}'):
+            with pytest.raises(NotFound, match=r"does not match the specified platform: wanted linux/arm64"):
+                await kit.images.push(target, progress=kit.messages.append, platform=platform)
+        with pytest.raises(InvalidArgument, match="invalid platform"):
+            await kit.images.push(target, progress=kit.messages.append, platform='{"os":3}')
+        assert kit.host.other.calls == []
+        await kit.images.push(target, progress=kit.messages.append, platform='{"os":"linux","architecture":"amd64"}')
 
     run(tmp_path, test)
