@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform as host_platform
 import re
 from dataclasses import dataclass, field
@@ -83,6 +84,17 @@ class Platform:
             parts = ["linux", parts[0]]
         architecture = _ARCHITECTURES.get(parts[1], parts[1])
         return cls(parts[0], architecture, parts[2] if len(parts) == 3 else "")
+
+    @classmethod
+    def decode(cls, text: str) -> Platform:
+        """From a request: the JSON object of API 1.46 and later, or as `parse`. Raises `InvalidArgument`."""
+        if not text.startswith("{"):
+            return cls.parse(text)
+        try:
+            raw = json.loads(text)
+            return cls.parse("/".join([raw["os"], raw["architecture"], *filter(None, [raw.get("variant")])]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidArgument(f"invalid platform {text!r}") from error
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)

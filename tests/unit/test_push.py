@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from scow.config import Config
 from scow.engine.manifests import with_layers
 from scow.engine.model import Image
-from scow.errors import Corrupt, Unauthorized, Unavailable
+from scow.errors import Corrupt, InvalidArgument, NotFound, Unauthorized, Unavailable
 from scow.oci import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -25,6 +27,7 @@ from scow.oci import (
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
+    Platform,
     digest_of,
 )
 from scow.reference import Reference
@@ -261,3 +264,87 @@ def test_a_docker_manifest_stays_one_unless_a_layer_is_zstd() -> None:
     assert document["mediaType"] == turned.descriptor.media_type == OCI_MANIFEST
     assert document["config"]["mediaType"] == OCI_CONFIG
     assert [layer["mediaType"] for layer in document["layers"]] == [OCI_LAYER_GZIP, OCI_LAYER_ZSTD]
+
+
+def ingests(kit: Kit) -> int:
+    return len(list((kit.content.root / "ingest").iterdir()))
+
+
+async def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+class Held:
+    """A progress sink that holds up the compression of a layer, which `begun` tells, until `release`."""
+
+    def __init__(self) -> None:
+        self.begun, self.statuses = threading.Event(), list[str]()
+        self._go_on = threading.Event()
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self.statuses.append(message.get("status", ""))
+        if message.get("status") == "Compressing":
+            self.begun.set()
+            assert self._go_on.wait(10)
+
+    def release(self) -> None:
+        self._go_on.set()
+
+
+def test_a_cancelled_push_stops_compressing_and_leaves_nothing(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        await plain_image(kit, image({"big": os.urandom(8 << 20)}, compression="none"))
+        await kit.images.tag("plain", Reference.parse("other.example/mine:1"))
+        there, held = set(kit.content.list()), Held()
+        task = asyncio.create_task(kit.images.push(Reference.parse("other.example/mine:1"), progress=held))
+        await asyncio.to_thread(held.begun.wait, 10)
+        await until(lambda: ingests(kit) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        held.release()
+        await until(lambda: ingests(kit) == 0)
+        assert set(kit.content.list()) == there
+
+    run(tmp_path, test)
+
+
+def test_two_pushes_of_a_layer_compress_it_once(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        await plain_image(kit, image(BIG, compression="none"))
+        first, second = Held(), Held()
+        pushes = []
+        for target, sink in (("other.example/one:1", first), ("other.example/two:1", second)):
+            await kit.images.tag("plain", Reference.parse(target))
+            pushes.append(asyncio.create_task(kit.images.push(Reference.parse(target), progress=sink)))
+            await asyncio.to_thread(first.begun.wait, 10)
+        await until(lambda: "Preparing" in second.statuses)
+        await asyncio.sleep(0.05)  # time enough to begin wrongly
+        second.release()
+        first.release()
+        await asyncio.gather(*pushes)
+        assert "Compressing" in first.statuses
+        assert "Compressing" not in second.statuses
+
+    run(tmp_path, test)
+
+
+def test_an_image_for_another_platform_is_not_pushed(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image(BASE, platform=Platform("linux", "amd64"))
+        kit.registry.add("library/plain", "latest", small)
+        await kit.pull("plain", platform="linux/amd64")
+        target = Reference.parse("other.example/mine:1")
+        await kit.images.tag("plain", target)
+        for platform in ("linux/arm64", '{"os":"linux","architecture":"arm64","variant":"v8"}'):
+            with pytest.raises(NotFound, match=r"does not match the specified platform: wanted linux/arm64"):
+                await kit.images.push(target, progress=kit.messages.append, platform=platform)
+        with pytest.raises(InvalidArgument, match="invalid platform"):
+            await kit.images.push(target, progress=kit.messages.append, platform='{"os":3}')
+        assert kit.host.other.calls == []
+        await kit.images.push(target, progress=kit.messages.append, platform='{"os":"linux","architecture":"amd64"}')
+
+    run(tmp_path, test)

@@ -89,10 +89,12 @@ async def _import(call: Call) -> web.StreamResponse:
 async def push(call: Call) -> web.StreamResponse:
     """``POST /images/{name}/push``; without a tag all tags of the repository."""
     ref = with_tag(Reference.parse(call.args["name"], default_tag=""), call.text("tag"))
-    credentials, all_tags = call.credentials(), not (ref.tag or ref.digest)
+    credentials, all_tags, platform = call.credentials(), not (ref.tag or ref.digest), call.text("platform")
 
     async def work(progress: streams.Progress) -> None:
-        await call.engine.images.push(ref, credentials=credentials, progress=progress, all_tags=all_tags)
+        await call.engine.images.push(
+            ref, credentials=credentials, progress=progress, all_tags=all_tags, platform=platform
+        )
 
     return await streams.send_progress(call.request, work)
 

@@ -17,6 +17,7 @@ from scow.engine.image_remove import check_delete, check_untag, named_by, names_
 from scow.engine.image_store import ImageStore
 from scow.engine.kept_blobs import KeptBlobs
 from scow.engine.leases import Leases
+from scow.engine.platforms import check_fits
 from scow.engine.progress import Broadcast
 from scow.engine.pull import Pull
 from scow.engine.pull_layers import PARALLEL, Parts
@@ -176,9 +177,11 @@ class Images:
         credentials: Credentials | None = None,
         progress: ProgressSink,
         all_tags: bool = False,
+        platform: str = "",
     ) -> None:
         """The registry has *ref*, or with *all_tags* every tag of its repository. Raises `NotFound` where there is no
-        such tag here, and what the registry says."""
+        such tag here or it is not for *platform*, and what the registry says."""
+        wanted = Platform.decode(platform) if platform else None
         backend = await self.registries.backend(ref.host)
         credentials = await self.registries.credentials(ref.host, credentials)
         refs = self._tags_of(ref) if all_tags else [ref if ref.tag else ref.with_tag("latest")]
@@ -187,6 +190,8 @@ class Images:
             image = self._store.by_name(str(one))
             if image is None:
                 raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+            if wanted is not None:
+                check_fits(image.config, wanted, one.familiar)
             push = Push(self._parts, image, one, backend, credentials, self._config.push_compression, progress)
             try:
                 digest = await push.run()

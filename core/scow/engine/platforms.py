@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from scow.oci import Descriptor
+    from scow.types import ImageConfig
 
 _ARM = ("v8", "v7", "v6", "v5")
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
@@ -35,6 +36,16 @@ def normal(platform: Platform) -> Platform:
     """*platform* with the variant that its absence stands for."""
     variant = platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")
     return Platform(platform.os, platform.architecture, variant)
+
+
+def check_fits(config: ImageConfig, wanted: Platform, ref: str) -> None:
+    """Raises `NotFound` where the image *ref* of *config* is not for *wanted*."""
+    actual = Platform(config.os or "linux", config.architecture, config.variant)
+    if normal(actual) != normal(wanted):
+        raise NotFound(
+            f"image with reference {ref} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {actual}"
+        )
 
 
 def choose(members: Iterable[Descriptor], wanted: Platform) -> Descriptor:

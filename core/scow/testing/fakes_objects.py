@@ -96,6 +96,7 @@ class FakeImages:
         credentials: Credentials | None = None,
         progress: ProgressSink,
         all_tags: bool = False,
+        platform: str = "",
     ) -> None:
         self.pushes.append((ref, credentials, all_tags))
         progress({"status": f"The push refers to repository [{ref.name}]"})
