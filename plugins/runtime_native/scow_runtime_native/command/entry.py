@@ -1,4 +1,5 @@
-"""Where the console script begins. It imports next to nothing: what makes processes starts anew, sealed, at once."""
+"""Where the command begins that is not prepared. It imports next to nothing: what makes processes starts anew, sealed,
+at once."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ _MAKERS = {"create", "run", "exec"}
 
 
 def main() -> int:
-    """The command line of this process; answers the exit code."""
+    """The command line of this process, which is that of the script with its path before; answers the exit code."""
     _open_stdio()
+    del sys.argv[0]  # Python's own
     if not _MAKERS.isdisjoint(sys.argv):
         from scow_runtime_native.command import sealed
 
