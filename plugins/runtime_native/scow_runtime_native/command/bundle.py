@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from scow.errors import InvalidArgument, NotFound
+from scow.plain_json import decode_json
 
 _MAJOR = "1"
 _OBJECTS = ("process", "root", "linux", "hooks", "annotations")
@@ -84,7 +84,7 @@ def _absolute(mount: dict[str, Any], bundle: str) -> dict[str, Any]:
 def parse(text: bytes, name: str) -> dict[str, Any]:
     """The JSON object in *text*. Raises `InvalidArgument` with *name*."""
     try:
-        value = json.loads(text)
+        value = decode_json(text.decode())
     except ValueError as error:
         raise InvalidArgument(f"{name} is not JSON: {error}") from error
     if not isinstance(value, dict):

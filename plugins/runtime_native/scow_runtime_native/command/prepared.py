@@ -9,8 +9,8 @@ A run is over in a few milliseconds, of which Python would take two thirds: to s
 ``boot.py``
     goes on with the command line, after it has taken modules from
 ``code``
-    their compiled code in one file, with the size and time of each source: where one has changed, nothing of it is used,
-    and the next run prepares it anew.
+    their compiled code in one file, with the size and time of each source: where one has changed, nothing of it is
+    used, and the next run prepares it anew.
 
 The interpreter is sealed by a read-only overlay mount of its folder, which has no upper directory: nobody can write
 through it, whatever he may remount, and its pages are those of the host's file (a copy in memory takes 3 ms and 7 MB).
@@ -23,6 +23,7 @@ import marshal
 import os
 import shlex
 import sys
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,17 +32,18 @@ from scow.linux import mounts
 from scow_runtime_native.command.store import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from scow_runtime_native.command.modules import Entry
 
 FOLDER = "/run/scow-runtime/.prepared"
-_MODULES = ("commands", "execs", "foreground", "lifecycle", "modules", "runtime", "sealed")
 _BOOT = """import gc, os, sys
 gc.disable()
 sys.path[:] = {path!r}
 from scow_runtime_native.command.modules import use
 use({folder!r})
+from scow_runtime_native.command import light_typing
+light_typing.use()
 from scow_runtime_native.command.main import main
 code = main()
 sys.stdout.flush()
@@ -63,9 +65,9 @@ class _Overlay(NamedTuple):
     type: str = "overlay"
 
 
-def prepare(command: str, interpreter: str, home: str, kept: tuple[str, ...]) -> None:
+def prepare(command: str, interpreter: str, home: str, kept: tuple[str, ...], modules: Iterable[str]) -> None:
     """Later runs of *command* begin prepared, with *home* as PYTHONHOME and no environment but the variables *kept*.
-    *interpreter* is what this process would be without a seal, the present `sys.path` is kept. Nothing happens while
+    *interpreter* is what this process would be without a seal; the present `sys.path` is kept, and the code of *modules*. Nothing happens while
     another run prepares. Raises `OSError`, `ScowError`."""
     folder = FOLDER + os.path.normpath(command)
     for part in (os.path.dirname(FOLDER), FOLDER, folder):
@@ -77,7 +79,7 @@ def prepare(command: str, interpreter: str, home: str, kept: tuple[str, ...]) ->
             raise Unavailable(f"{FOLDER} is open to others than root", hint=f"chmod 0700 {FOLDER}")
         fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
         python = _sealed(interpreter)
-        replace_file(f"{folder}/code", marshal.dumps(dict(_entries())), 0o600)
+        replace_file(f"{folder}/code", marshal.dumps(dict(_entries(modules))), 0o600)
         replace_file(f"{folder}/boot.py", _BOOT.format(path=sys.path, folder=folder).encode(), 0o600)
         start = _START.format(
             python=shlex.quote(python),
@@ -109,15 +111,15 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def _entries() -> Iterator[tuple[str, Entry]]:
-    """The code of every module that a run may want, by name."""
-    for name in _MODULES:
-        __import__(f"scow_runtime_native.command.{name}")
-    for name, module in list(sys.modules.items()):
+def _entries(names: Iterable[str]) -> Iterator[tuple[str, Entry]]:
+    """The code of each of the modules *names* that has a source."""
+    for name in names:
+        module = sys.modules[name]
         spec = module.__spec__ if isinstance(module, ModuleType) else None
-        if name == "__main__" or spec is None or not (spec.origin or "").endswith(".py"):
-            continue  # built in, frozen, or a library
-        about = os.stat(spec.origin)
-        package = spec.submodule_search_locations is not None
-        code = marshal.dumps(spec.loader.get_code(name))
-        yield name, (spec.origin, package, about.st_mtime_ns, about.st_size, code)
+        if spec and spec.name == name and spec.origin and isinstance(spec.loader, SourceFileLoader):
+            yield name, _entry(name, spec.origin, spec.loader, spec.submodule_search_locations is not None)
+
+
+def _entry(name: str, source: str, loader: SourceFileLoader, package: bool) -> Entry:
+    about = os.stat(source)
+    return source, package, about.st_mtime_ns, about.st_size, marshal.dumps(loader.get_code(name))

@@ -19,6 +19,8 @@ _BOOT = """import gc, os, sys
 gc.disable()
 os.close({fd})
 sys.path[:] = {path!r}
+from scow_runtime_native.command import light_typing
+light_typing.use()
 from scow_runtime_native.command.main import main
 code = main()
 sys.stdout.flush()
@@ -71,13 +73,15 @@ def ensure(words: list[str]) -> None:
 def prepare(command: str, interpreter: str, home: str) -> None:
     """The next run of *command* begins prepared, where that is a path and this host lets us; else as this one did."""
     from scow.errors import ScowError
+    from scow_runtime_native.command import commands, execs, foreground, lifecycle, modules, runtime  # noqa: F401
 
     if not command.startswith("/"):
         return
+    names = [*sys.modules]  # without what only the next import wants
     try:
         from scow_runtime_native.command import prepared
 
-        prepared.prepare(command, interpreter, home, _KEPT)
+        prepared.prepare(command, interpreter, home, _KEPT, names)
     except (OSError, ScowError):
         return  # without overlayfs, or without a /run: nothing is lost but the time
 
