@@ -38,8 +38,8 @@ _POLL_S = 0.002
 
 
 class CgroupsV1:
-    """Implements `scow_runtime_native.cgroups.Manager` over *hierarchies.v1*. *top* is the engine's own group, which
-    gives its containers the real-time they ask for."""
+    """Implements `scow_runtime_native.cgroup_manager.Manager` over *hierarchies.v1*. *top* is the engine's own group,
+    which gives its containers the real-time they ask for."""
 
     def __init__(self, hierarchies: Hierarchies, top: str = "scow") -> None:
         self._top = top

@@ -33,7 +33,7 @@ _POLL_S = 0.002
 
 
 class CgroupsV2:
-    """Implements `scow_runtime_native.cgroups.Manager` below *hierarchies.v2*.
+    """Implements `scow_runtime_native.cgroup_manager.Manager` below *hierarchies.v2*.
 
     *limit_devices* makes a device rule list hold for a folder (`scow_runtime_native.device_program`).
     """

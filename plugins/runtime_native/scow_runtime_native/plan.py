@@ -318,21 +318,13 @@ def _check_destination(path: str, fstype: str) -> None:
         raise InvalidArgument(f"{path!r} cannot be mounted because it is inside /proc")
 
 
-def _elsewhere(source: str) -> tuple[str, str]:
-    """The process in whose mount namespace *source* lies (``/proc/<pid>/root/…``), ``""`` for ours; its path there."""
-    parts = source.split("/", 4)
-    if len(parts) == 5 and parts[:2] == ["", "proc"] and parts[2].isdecimal() and parts[3] == "root":
-        return parts[2], "/" + parts[4]
-    return "", source
-
-
 def _bind_plan(
     destination: str, source: str, options: Options, mapping: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """*live*: the mount goes on exchanging mounts with the host, by its *propagation*."""
     if not source.startswith("/"):
         raise InvalidArgument(f"bind mount {destination}: the source {source!r} is not absolute")
-    pid, inside = _elsewhere(source)
+    pid, inside = namespaces.elsewhere(source)
     live = 0
     for propagation in options.propagation:
         live = propagation if propagation & (sys.MS_SLAVE | sys.MS_SHARED) else 0

@@ -11,7 +11,7 @@ _MAKERS = {"create", "run", "exec"}
 
 def main() -> int:
     """The command line of this process, which is that of the script with its path before; answers the exit code."""
-    _open_stdio()
+    open_stdio()
     del sys.argv[0]  # Python's own
     if not _MAKERS.isdisjoint(sys.argv):
         from scow_runtime_native.command import sealed
@@ -23,7 +23,7 @@ def main() -> int:
     return _main()
 
 
-def _open_stdio() -> None:
+def open_stdio() -> None:
     """Descriptors 0 to 2 are open, so that nothing else gets these numbers: neither here nor in what begins anew."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)

@@ -9,10 +9,6 @@ TYPE_CHECKING = False
 Any = NoReturn = object
 
 
-class Protocol:
-    """A base class that does nothing."""
-
-
 def cast(_type: object, value: object) -> object:
     """*value*."""
     return value
@@ -54,22 +50,10 @@ def use() -> None:
 
 
 def __getattr__(name: str) -> object:
-    if name.startswith("__"):
+    if name.startswith("__") or sys.modules.get("typing") is not sys.modules[__name__]:
         raise AttributeError(name)  # the import system asks for ``__path__``
-    return getattr(_real(), name)
+    del sys.modules["typing"]
+    import typing  # the module itself, which whoever imports it gets from now on
 
-
-def _real() -> object:
-    """`typing` itself."""
-    if "typing (real)" not in sys.modules:
-        from scow_runtime_native.command.modules import Modules
-
-        itself, finders = sys.modules.pop("typing"), sys.meta_path[:]
-        sys.meta_path[:] = [finder for finder in finders if not isinstance(finder, Modules)]
-        try:
-            import typing
-        finally:
-            sys.meta_path[:] = finders
-            sys.modules["typing"] = itself
-        sys.modules["typing (real)"] = typing
-    return sys.modules["typing (real)"]
+    globals().update({name: value for name, value in vars(typing).items() if not name.startswith("__")})
+    return getattr(typing, name)

@@ -42,7 +42,8 @@ gc.disable()
 sys.path[:] = {path!r}
 from scow_runtime_native.command.modules import use
 use({folder!r})
-from scow_runtime_native.command import light_typing
+from scow_runtime_native.command import entry, light_typing
+entry.open_stdio()
 light_typing.use()
 from scow_runtime_native.command.main import main
 code = main()
@@ -65,20 +66,23 @@ class _Overlay(NamedTuple):
     type: str = "overlay"
 
 
-def prepare(command: str, interpreter: str, home: str, kept: tuple[str, ...], modules: Iterable[str]) -> None:
+def prepare(
+    command: str, interpreter: str, home: str, kept: tuple[str, ...], modules: Iterable[str], at: str = FOLDER
+) -> None:
     """Later runs of *command* begin prepared, with *home* as PYTHONHOME and no environment but the variables *kept*.
-    *interpreter* is what this process would be without a seal; the present `sys.path` is kept, and the code of *modules*. Nothing happens while
-    another run prepares. Raises `OSError`, `ScowError`."""
-    folder = FOLDER + os.path.normpath(command)
-    for part in (os.path.dirname(FOLDER), FOLDER, folder):
+    *interpreter* is what this process would be without a seal; the present `sys.path` is kept, and the code of
+    *modules*. All lies in the folder *at*, of which the script knows. Nothing happens while another run prepares.
+    Raises `OSError`, `ScowError`."""
+    folder = at + os.path.normpath(command)
+    for part in (os.path.dirname(at), at, folder):
         os.makedirs(part, 0o700, exist_ok=True)  # which gives the mode to the last of them
-    top = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(at, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         about = os.fstat(top)
         if about.st_uid or about.st_mode & 0o077:
-            raise Unavailable(f"{FOLDER} is open to others than root", hint=f"chmod 0700 {FOLDER}")
+            raise Unavailable(f"{at} is open to others than root", hint=f"chmod 0700 {at}")
         fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        python = _sealed(interpreter)
+        python = _sealed(interpreter, at)
         replace_file(f"{folder}/code", marshal.dumps(dict(_entries(modules))), 0o600)
         replace_file(f"{folder}/boot.py", _BOOT.format(path=sys.path, folder=folder).encode(), 0o600)
         start = _START.format(
@@ -94,11 +98,11 @@ def prepare(command: str, interpreter: str, home: str, kept: tuple[str, ...], mo
         os.close(top)
 
 
-def _sealed(interpreter: str) -> str:
+def _sealed(interpreter: str, at: str) -> str:
     """The path of *interpreter* in a mount through which nobody can write to it."""
     folder, name = os.path.split(interpreter)
     about = os.stat(interpreter)
-    point = f"{FOLDER}/python-{about.st_dev:x}-{about.st_ino:x}-{about.st_mtime_ns:x}"  # an upgrade makes a new one
+    point = f"{at}/python-{about.st_dev:x}-{about.st_ino:x}-{about.st_mtime_ns:x}"  # an upgrade makes a new one
     if not os.path.exists(f"{point}/mnt/{name}"):
         for part in ("mnt", "empty"):
             os.makedirs(f"{point}/{part}", 0o700, exist_ok=True)

@@ -73,7 +73,7 @@ def ensure(words: list[str]) -> None:
 def prepare(command: str, interpreter: str, home: str) -> None:
     """The next run of *command* begins prepared, where that is a path and this host lets us; else as this one did."""
     from scow.errors import ScowError
-    from scow_runtime_native.command import commands, execs, foreground, lifecycle, modules, runtime  # noqa: F401
+    from scow_runtime_native.command import commands, entry, execs, foreground, lifecycle, modules, runtime  # noqa: F401
 
     if not command.startswith("/"):
         return
