@@ -3,7 +3,7 @@
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-PROJECTS := pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+PROJECTS := pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/scripts/*)
 SOURCES := core/scow $(wildcard plugins/*/scow_*)
 
 # what the engine needs of the host, and what its tests need beside

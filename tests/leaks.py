@@ -47,8 +47,11 @@ def others_at_work() -> bool:
 
 
 def mounts() -> Iterator[str]:
+    """All but what scow-runtime keeps for its later runs until the next boot (ADR 14)."""
     for line in read(Path("/proc/self/mountinfo")).splitlines():
-        yield line.split()[4]
+        point = line.split()[4]
+        if not point.startswith("/run/scow-runtime/.prepared/"):
+            yield point
 
 
 def entries(folder: str) -> list[str]:

@@ -99,7 +99,8 @@ while time.time() < end or (PATIENCE and not caught and time.time() < end + PATI
         last, traced = pid, traced + 1
         try:
             os.waitpid(pid, 0x40000000)
-            if "memfd" in link(f"/proc/{pid}/exe") or status(pid)["Name"].startswith("scow"):
+            exe = link(f"/proc/{pid}/exe")
+            if "memfd" in exe or ".prepared" in exe or status(pid)["Name"].startswith("scow"):
                 caught.append(look(pid))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ECHILD):
@@ -161,7 +162,8 @@ def check(caught: list[dict[str, Any]], foreign: Sequence[str] = (), fifos: tupl
         assert process["root"] or "mnt" in foreign
         assert process["cwd"] == "/"
         assert all(any(name in link for name in fifos) for link in process["fds"].values()), process["fds"]
-        assert "memfd" in process["exe"][0] and process["exe"][1] in ("ETXTBSY", "EPERM", "EACCES")
+        assert "memfd" in process["exe"][0] or ".prepared" in process["exe"][0]
+        assert process["exe"][1] in ("ETXTBSY", "EPERM", "EACCES", "EROFS")
         assert process["writable"] == []
         assert process["environ"] == ""
 

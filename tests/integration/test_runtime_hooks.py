@@ -105,7 +105,7 @@ def test_start_container_hooks_run_in_the_root_after_the_start_as_the_containers
     assert running.start() is None
     code, output = running.wait()
     assert code == 0, output
-    assert '"status": "created", "pid": 1}33\n1 mine\n' in output
+    assert '"status":"created","pid":1}33\n1 mine\n' in output
     assert output.split()[:3] == ["0", "1", "2"]
 
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from scow.errors import SyscallError
 from scow.linux import syscalls as sys
@@ -19,6 +19,20 @@ from scow.linux.mount_options import Options, attribute_changes, attributes, par
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol
+
+    class Recipe(Protocol):
+        """The fields of `scow.ports.Mount`, so that the child need not import it."""
+
+        @property
+        def type(self) -> str: ...
+        @property
+        def source(self) -> str: ...
+        @property
+        def target(self) -> str: ...
+        @property
+        def options(self) -> Sequence[str]: ...
+
 
 PAGE_BYTES = 4096
 """What mount(2) takes as data, with the final NUL."""
@@ -35,19 +49,6 @@ _STATVFS_KEEP = {
 }
 
 _no_setattr = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) < (5, 12)
-
-
-class Recipe(Protocol):
-    """The fields of `scow.ports.Mount`, so that the child need not import it."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def options(self) -> Sequence[str]: ...
 
 
 def mount_all(mounts: Iterable[Recipe], root: str) -> None:

@@ -10,15 +10,15 @@ A hook is ``{"path", "args", "env", "timeout"}``: an absolute path, the whole ar
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scow.errors import ScowError
+from scow.linux import signals
 from scow.linux import syscalls as sys
+from scow.plain_json import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ def state(base: Mapping[str, Any], kind: str, pid: int) -> dict[str, Any]:
 
 def run(kind: str, hooks: Iterable[Mapping[str, Any]], state: Mapping[str, Any]) -> None:
     """Each of *hooks* ran and ended with 0. Raises `HookFailed` for the first that did not; none is run after it."""
-    data = json.dumps(state).encode()
+    data = encode_json(state)
     for number, hook in enumerate(hooks):
         problem = _run_one(hook, data)
         if problem:
@@ -69,7 +69,7 @@ def run_all(kind: str, hooks: Iterable[Mapping[str, Any]], state: Mapping[str, A
     """As `run`, whatever happens; answers what went wrong (``poststop`` hooks only warn)."""
     problems = []
     for number, hook in enumerate(hooks):
-        problem = _run_one(hook, json.dumps(state).encode())
+        problem = _run_one(hook, encode_json(state))
         if problem:
             problems.append(f"error running {kind} hook #{number} ({hook['path']}): {problem}")
     return problems
@@ -101,12 +101,12 @@ def _be(hook: Mapping[str, Any], given: int, output: int) -> NoReturn:
     """The forked process becomes the hook."""
     try:
         os.setsid()
-        sys.prctl(sys.PR_SET_PDEATHSIG, signal.SIGKILL)
+        sys.prctl(sys.PR_SET_PDEATHSIG, signals.SIGKILL)
         os.dup2(given, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.close_range(3)
-        signal.set_wakeup_fd(-1)
+        signals.set_wakeup_fd(-1)
         sys.reset_signal_handlers()
         sys.set_signal_mask(0)
         environment = dict(word.split("=", 1) for word in hook["env"] if "=" in word)
@@ -170,7 +170,7 @@ def _kill(pid: int) -> None:
     """The hook and what is in its process group are dead."""
     for kill in (os.killpg, os.kill):
         try:
-            kill(pid, signal.SIGKILL)
+            kill(pid, signals.SIGKILL)
         except ProcessLookupError:
             continue  # it has no session of its own yet
     os.waitpid(pid, 0)

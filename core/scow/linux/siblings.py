@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 
 from scow.errors import SyscallError
+from scow.linux import signals
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -27,7 +27,7 @@ _FAILED = ctypes.c_void_p(-1).value
 CLONE_VFORK = 0x00004000
 CLONE_PARENT = 0x00008000
 CLONE_PARENT_SETTID = 0x00100000
-FLAGS = CLONE_PARENT | CLONE_PARENT_SETTID | signal.SIGCHLD
+FLAGS = CLONE_PARENT | CLONE_PARENT_SETTID | signals.SIGCHLD
 """What `clone_sibling` gives clone(2) at least; with ``CLONE_VFORK`` the caller waits until the new one has executed
 its program or ended, which saves it a fight for the CPU. They never share memory (``CLONE_VM``)."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
 import struct
 from typing import TYPE_CHECKING
 
 from scow.errors import SyscallError
+from scow.linux import signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ SYS_OPENAT2 = 437
 SYS_PIDFD_GETFD = 438
 SYS_MOUNT_SETATTR = 442
 
-_SIGCHLD = int(signal.SIGCHLD)
+_SIGCHLD = signals.SIGCHLD
 _DEFAULT_ACTION = ctypes.create_string_buffer(32)  # struct kernel_sigaction with SIG_DFL
 
 CLONE_NEWTIME = 0x00000080
@@ -290,7 +290,7 @@ def set_signal_mask(mask: int) -> int:
     _check(
         _libc.syscall(
             SYS_RT_SIGPROCMASK,
-            ctypes.c_int(signal.SIG_SETMASK),
+            ctypes.c_int(signals.SIG_SETMASK),
             ctypes.byref(new),
             ctypes.byref(old),
             ctypes.c_size_t(8),

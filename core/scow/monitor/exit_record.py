@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from scow.monitor.protocol import encode_json
+from scow.plain_json import encode_json
 
 
 def make(exit_code: int, signal: int, oom_killed: bool) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from scow.linux import syscalls
 from scow.monitor import loop as ev
-from scow.monitor.protocol import decode_json, start_ticks
+from scow.monitor.protocol import start_ticks
 from scow.monitor.streams import Stdio
+from scow.plain_json import decode_json
 
 Failure = dict[str, Any]  # "message", "kind", "errno"
 _LONGEST_REPORT = 64 << 10

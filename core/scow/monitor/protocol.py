@@ -13,13 +13,13 @@ Standard library only: the zygote imports this before its heap is frozen.
 
 from __future__ import annotations
 
-import _json
 import _socket
-import json
 import os
 import socket
 import struct
-from typing import Any, cast
+from typing import Any
+
+from scow.plain_json import decode_json, encode_json
 
 VERSION = 1
 MAX_MESSAGE = 64 << 20
@@ -33,33 +33,12 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_FD.size)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 _LISTENER = int(socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-# What json.dumps and loads are built of, made once: every further object that a monitor looks at is a page.
-_parts = _json.make_encoder(
-    None, json.JSONEncoder().default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
-)
-_scan = cast(Any, _json.make_scanner)(json.JSONDecoder())
 
 Message = dict[str, Any]
 
 
 class ProtocolError(Exception):
     """The other side sent what is no message; the connection cannot be used any further."""
-
-
-def encode_json(value: Any) -> bytes:
-    """*value*, a tree of plain values, as JSON."""
-    return "".join(_parts(value, 0)).encode()
-
-
-def decode_json(text: str) -> Any:
-    """The value that *text* is, without white space round it. Raises `ValueError`."""
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        raise ValueError(f"not JSON: {text[:40]!r}") from None
-    if end != len(text):
-        raise ValueError(f"more than JSON: {text[end : end + 40]!r}")
-    return value
 
 
 def encode(message: Message) -> bytes:

@@ -29,14 +29,13 @@ from scow.linux import syscalls
 from scow.monitor import heap, monitor, rehearsal, requests
 from scow.monitor.protocol import (
     MAX_REQUEST,
-    decode_json,
-    encode_json,
     listen,
     receive_raw,
     send_packet,
     socket_name,
     start_ticks,
 )
+from scow.plain_json import decode_json, encode_json
 
 CAUGHT = (
     signal.SIGPIPE,

@@ -34,7 +34,7 @@ _SECTIONS = {  # of linux.resources: the controller in version 1 and in version 
 
 
 class CgroupsHybrid(CgroupsV1):
-    """Implements `scow_runtime_native.cgroups.Manager` over both versions of *hierarchies*."""
+    """Implements `scow_runtime_native.cgroup_manager.Manager` over both versions of *hierarchies*."""
 
     def __init__(self, hierarchies: Hierarchies, top: str = "scow") -> None:
         super().__init__(hierarchies, top)

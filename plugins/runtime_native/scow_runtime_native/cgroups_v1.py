@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, NotFound, Unavailable
-from scow.linux import cgroup_tree
+from scow.linux import cgroup_tree, signals
 from scow_runtime_native import limits_v1, realtime, stats
 from scow_runtime_native.cgroups import (
     check_unused,
@@ -39,8 +38,8 @@ _POLL_S = 0.002
 
 
 class CgroupsV1:
-    """Implements `scow_runtime_native.cgroups.Manager` over *hierarchies.v1*. *top* is the engine's own group, which
-    gives its containers the real-time they ask for."""
+    """Implements `scow_runtime_native.cgroup_manager.Manager` over *hierarchies.v1*. *top* is the engine's own group,
+    which gives its containers the real-time they ask for."""
 
     def __init__(self, hierarchies: Hierarchies, top: str = "scow") -> None:
         self._top = top
@@ -167,7 +166,7 @@ class CgroupsV1:
 
     def signal_all(self, path: str, signum: int) -> None:
         """See the protocol. A kill happens in the frozen group, so that no fork escapes it."""
-        freeze = signum == signal.SIGKILL and "freezer" in self._mounts
+        freeze = signum == signals.SIGKILL and "freezer" in self._mounts
         try:
             if freeze:
                 self._state(path, "FROZEN")
@@ -220,7 +219,7 @@ class CgroupsV1:
         for mount in self._unique:
             directory = f"{mount}/{path}"
             while not cgroup_tree.remove(directory):
-                self.signal_all(path, signal.SIGKILL)
+                self.signal_all(path, signals.SIGKILL)
                 if time.monotonic() > deadline:
                     raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")
                 time.sleep(_POLL_S)

@@ -6,12 +6,11 @@ import contextlib
 import errno
 import functools
 import os
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import NotFound, Unavailable
-from scow.linux import cgroup_tree
+from scow.linux import cgroup_tree, signals
 from scow_runtime_native import limits_v2, stats
 from scow_runtime_native.cgroups import (
     check_unused,
@@ -34,7 +33,7 @@ _POLL_S = 0.002
 
 
 class CgroupsV2:
-    """Implements `scow_runtime_native.cgroups.Manager` below *hierarchies.v2*.
+    """Implements `scow_runtime_native.cgroup_manager.Manager` below *hierarchies.v2*.
 
     *limit_devices* makes a device rule list hold for a folder (`scow_runtime_native.device_program`).
     """
@@ -126,7 +125,7 @@ class CgroupsV2:
     def signal_all(self, path: str, signum: int) -> None:
         """See the protocol. ``cgroup.kill`` needs Linux 5.14; before that one process after the other is killed."""
         directory = self._directory(path)
-        if signum == signal.SIGKILL and os.path.exists(f"{directory}/cgroup.kill"):
+        if signum == signals.SIGKILL and os.path.exists(f"{directory}/cgroup.kill"):
             write(f"{directory}/cgroup.kill", "1")
             return
         for pid in self.processes(path):
@@ -163,7 +162,7 @@ class CgroupsV2:
         directory = self._directory(path)
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         while not cgroup_tree.remove(directory):
-            self.signal_all(path, signal.SIGKILL)
+            self.signal_all(path, signals.SIGKILL)
             if time.monotonic() > deadline:
                 raise Unavailable(f"cannot remove cgroup {directory}: processes {self.processes(path)} stay")
             time.sleep(_POLL_S)

@@ -11,19 +11,19 @@ import contextlib
 import errno
 import fcntl
 import gc
-import json
 import os
-import signal
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from scow.errors import ScowError
+from scow.linux import signals
 from scow.linux import syscalls as sys
 from scow.linux.siblings import Birth
+from scow.plain_json import encode_json
 from scow_runtime_native import embryo, handover, init, joining, timens, title, userns
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable, Iterable, Sequence
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
@@ -195,7 +195,7 @@ def _serve(
     plan: dict[str, Any],
     pid: int,
     stdio: tuple[int, int, int],
-    channel: tuple[socket.socket, socket.socket],
+    channel: tuple[_socket.socket, _socket.socket],
     status: int,
 ) -> None:
     """A process of its own serves an init with a user namespace, and ends; it tells in the init's name what it cannot
@@ -281,7 +281,7 @@ def _settle(fds: Sequence[int]) -> None:
     sys.prctl(sys.PR_SET_DUMPABLE, 0)
     gc.disable()  # a collection would copy the pages that are shared with the zygote
     _place(fds)
-    signal.set_wakeup_fd(-1)
+    signals.set_wakeup_fd(-1)
     sys.reset_signal_handlers(_signals)
     sys.set_signal_mask(0)
     title.replace(b"scow-init")
@@ -308,4 +308,4 @@ def _report(error: BaseException) -> bytes:
     hint = getattr(error, "hint", None)
     if hint:  # part of the message: the monitor's protocol has no field for it
         record["error"] += f" ({hint})"
-    return json.dumps(record).encode() + b"\n"
+    return encode_json(record) + b"\n"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scow.linux.hierarchies import Hierarchies
     from scow.ports import DriverContext, Mount
     from scow.ports.runtime import RuntimeInfo
-    from scow_runtime_native import cgroups
+    from scow_runtime_native.cgroup_manager import Manager
 
 _NEEDED = (5, 12)  # mount_setattr; openat2, clone3 and close_range are older
 
@@ -40,7 +40,7 @@ class NativeRuntime:
         self._hierarchies = hierarchies or detect_host()
         self._uncounted = "" if self._hierarchies.unified else self._hierarchies.v1.get("blkio", "")
         self._compiler = Compiler(context.state_dir / "seccomp")
-        self._cgroups: cgroups.Manager
+        self._cgroups: Manager
         if self._hierarchies.unified:
             self._cgroups = CgroupsV2(self._hierarchies, device_program.attach)
         elif self._hierarchies.version == "hybrid":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from typing import TYPE_CHECKING
 
 from scow.linux import syscalls as sys
@@ -18,7 +17,6 @@ from scow_runtime_native.failure import StageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_OF_PROCESS = re.compile(r"/proc/(\d+)/ns/pid")
 _PROC_ROOT_INODE = 1  # PROC_ROOT_INO, linux/proc_fs.h
 
 
@@ -44,12 +42,12 @@ def open_detached(namespace: str, attributes: int, options: Sequence[str]) -> in
 
 def copy_of_its_own(namespace: str, attributes: int) -> int:
     """As `open_detached`, from the /proc of the process that *namespace* names."""
-    of = _OF_PROCESS.fullmatch(namespace)
-    if not of:
+    pid = namespace.removeprefix("/proc/").removesuffix("/ns/pid")
+    if not pid.isdecimal() or namespace != f"/proc/{pid}/ns/pid":
         raise _cannot(f"{namespace} does not name a process")
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     wanted = os.stat(namespace)
-    other = os.open(f"/proc/{of[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         sys.setns(other, sys.CLONE_NEWNS)
         try:

@@ -122,3 +122,11 @@ def _refused(name: str, namespaces: Mapping[str, str]) -> str:
     if name.startswith("user."):
         return "" if "user" in namespaces else "it needs a user namespace of the container's own"
     return "it is the whole host's, no namespace has one of its own"
+
+
+def elsewhere(source: str) -> tuple[str, str]:
+    """The process in whose mount namespace *source* lies (``/proc/<pid>/root/…``), ``""`` for ours; its path there."""
+    parts = source.split("/", 4)
+    if len(parts) == 5 and parts[:2] == ["", "proc"] and parts[2].isdecimal() and parts[3] == "root":
+        return parts[2], "/" + parts[4]
+    return "", source

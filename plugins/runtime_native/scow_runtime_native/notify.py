@@ -7,11 +7,11 @@ filter holds, nothing but one sendmsg(2) happens until the agent has the descrip
 from __future__ import annotations
 
 import _socket
-import json
 import os
 import struct
 from typing import Any
 
+from scow.plain_json import encode_json
 from scow_runtime_native.failure import StageError, describe
 
 _FD = struct.Struct("i")
@@ -39,7 +39,7 @@ def connect(listener: dict[str, Any], init_pid: int) -> None:
             stage="seccomp",
             errno=error.errno or 0,
         ) from error
-    listener.update(connection=connection, message=json.dumps(message).encode())
+    listener.update(connection=connection, message=encode_json(message))
 
 
 def hand_over(listener: dict[str, Any], fd: int) -> None:

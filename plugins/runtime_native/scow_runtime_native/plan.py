@@ -5,10 +5,9 @@ A plan is a JSON value. `container_plan` makes that of a container's init, `proc
 
 from __future__ import annotations
 
-import base64
+import binascii
 import functools
 import os
-import re
 import resource
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -44,7 +43,6 @@ _PROC_FILES = frozenset(
     f"/proc/{name}"
     for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime", "net/dev")
 )
-_IN_NAMESPACE = re.compile(r"/proc/(\d+)/root(/.*)")  # a path of another process's mount namespace
 
 
 class Recipe(NamedTuple):
@@ -165,7 +163,7 @@ def process_plan(
         },
         "bounding_drop": _dropped(_mask(caps.get("bounding"), rights), rights),
         "no_new_privs": bool(process.get("noNewPrivileges")),
-        "seccomp": base64.b64encode(seccomp).decode(),
+        "seccomp": binascii.b2a_base64(seccomp, newline=False).decode(),
         "seccomp_flags": profiles.flags(linux.get("seccomp")),
         "seccomp_listener": profiles.listener(linux.get("seccomp"), state or {}),
         "labels": labels.process_labels(process),
@@ -326,7 +324,7 @@ def _bind_plan(
     """*live*: the mount goes on exchanging mounts with the host, by its *propagation*."""
     if not source.startswith("/"):
         raise InvalidArgument(f"bind mount {destination}: the source {source!r} is not absolute")
-    elsewhere = _IN_NAMESPACE.fullmatch(source)
+    pid, inside = namespaces.elsewhere(source)
     live = 0
     for propagation in options.propagation:
         live = propagation if propagation & (sys.MS_SLAVE | sys.MS_SHARED) else 0
@@ -334,8 +332,8 @@ def _bind_plan(
     return {
         "kind": "bind",
         "destination": destination,
-        "source": elsewhere[2] if elsewhere else source,
-        "namespace": f"/proc/{elsewhere[1]}/ns/mnt" if elsewhere else "",
+        "source": inside,
+        "namespace": f"/proc/{pid}/ns/mnt" if pid else "",
         "recursive": bool(options.flags & sys.MS_REC),
         "set": wanted & ~options.recursive,
         "clear": unwanted,

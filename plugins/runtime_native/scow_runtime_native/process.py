@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import errno
 import fcntl
 import os
@@ -206,7 +206,7 @@ def _set_identity(spec: dict[str, Any], user: users.User, cover: Callable[[bytes
     with stage("capabilities"):
         for capability in spec["bounding_drop"]:
             sys.prctl(sys.PR_CAPBSET_DROP, capability)
-    program = cover(base64.b64decode(spec["seccomp"])) if spec["seccomp"] else b""
+    program = cover(binascii.a2b_base64(spec["seccomp"])) if spec["seccomp"] else b""
     if program and not spec["no_new_privs"]:
         _filter(spec, program)
     with stage("setting the user"):

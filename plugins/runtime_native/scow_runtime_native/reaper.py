@@ -8,20 +8,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import termios
 from typing import NoReturn
 
+from scow.linux import signals
 from scow.linux import syscalls as sys
 
-_NOT_FORWARDED = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU}
-_SYNCHRONOUS = {signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP}
+_NOT_FORWARDED = {signals.SIGCHLD, signals.SIGKILL, signals.SIGSTOP, signals.SIGTTIN, signals.SIGTTOU}
+_SYNCHRONOUS = {signals.SIGFPE, signals.SIGILL, signals.SIGSEGV, signals.SIGBUS, signals.SIGABRT, signals.SIGTRAP}
 
 
 def split(tty: bool, status_fd: int) -> None:
     """Forks. Returns in the child, which has a session and the terminal of its own; the parent stays and reaps."""
-    mask = set(signal.valid_signals()) - _SYNCHRONOUS
-    signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+    mask = signals.valid_signals() - _SYNCHRONOUS
+    signals.mask(signals.SIG_BLOCK, mask)
     pid = os.fork()
     if pid:
         _serve(pid, mask, status_fd)
@@ -30,17 +30,17 @@ def split(tty: bool, status_fd: int) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     else:
         os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signals.mask(signals.SIG_SETMASK, ())
 
 
-def _serve(child: int, mask: set[signal.Signals], status_fd: int) -> NoReturn:
+def _serve(child: int, mask: set[int], status_fd: int) -> NoReturn:
     sys.set_name(b"scow-init")
     os.close(status_fd)  # the child's copy tells of a failed execve
     for fd in (0, 1, 2):
         os.close(fd)
     while True:
-        info = signal.sigwaitinfo(mask)
-        if info.si_signo == signal.SIGCHLD:
+        info = signals.wait(mask)
+        if info.si_signo == signals.SIGCHLD:
             _reap(child)
         elif info.si_signo not in _NOT_FORWARDED:
             try:

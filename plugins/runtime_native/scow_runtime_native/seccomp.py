@@ -7,11 +7,11 @@ and the version of libseccomp; a program is data that the child hands to seccomp
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import InvalidArgument, Unsupported
+from scow.plain_json import encode_json
 from scow_runtime_native import seccomp_missing
 from scow_runtime_native.seccomp_shrink import shrink
 
@@ -67,8 +67,8 @@ class Compiler:
     def _key(self, profile: Mapping[str, Any]) -> str:
         import hashlib  # here, as tempfile below: what asks for no filter need not load it
 
-        text = json.dumps([_FORMAT, os.uname().machine, library_version(), profile], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        text = encode_json([_FORMAT, os.uname().machine, library_version(), profile])
+        return hashlib.sha256(text).hexdigest()
 
     def _store(self, path: Path, program: bytes) -> None:
         import tempfile

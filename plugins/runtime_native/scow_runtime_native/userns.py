@@ -9,11 +9,11 @@ rights, so that whatever an image holds is looked up with the rights of the cont
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import os
 import resource
-import socket
 import stat
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,9 +56,9 @@ class Owner(NamedTuple):
 # ---------------------------------------------------------------- the side with the host's rights
 
 
-def channel() -> tuple[socket.socket, socket.socket]:
+def channel() -> tuple[_socket.socket, _socket.socket]:
     """The helper's end, and the init's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
 def clone(plan: dict[str, Any], flags: int, make: Callable[[dict[str, Any], int], int]) -> int:
@@ -118,7 +118,7 @@ def join(path: str, kind: int) -> None:
         os.close(fd)
 
 
-def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: socket.socket, status: int) -> None:
+def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: _socket.socket, status: int) -> None:
     """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
     namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards."""
     if plan["join_pid"] is not None and not end.recv(len(_APART)):
@@ -251,7 +251,7 @@ def _dev(entries: list[tuple[int, dict[str, Any]]], nodes: list[dict[str, Any]],
     return {}
 
 
-def _send(end: socket.socket, handed: Handed) -> None:
+def _send(end: _socket.socket, handed: Handed) -> None:
     """*handed* is on its way; the last message says so."""
     fds = {_ROOT: handed.root, **handed.trees}
     places = list(fds)
@@ -261,7 +261,7 @@ def _send(end: socket.socket, handed: Handed) -> None:
         if start + _BATCH >= len(places):
             words.append(_END)
         rights = struct.pack(f"{len(batch)}i", *(fds[place] for place in batch))
-        end.sendmsg([b" ".join(words)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        end.sendmsg([b" ".join(words)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
 
 
 # ---------------------------------------------------------------- the init's side
@@ -285,17 +285,18 @@ def arrive(plan: dict[str, Any]) -> Handed:
     if plan["join_pid"] is not None:
         _leave(plan)
     fds: dict[int, int] = {}
-    with socket.socket(fileno=CHANNEL_FD) as end:
-        words: list[bytes] = []
-        while _END not in words:
-            size = socket.CMSG_SPACE(_BATCH * 4)
-            data, ancillary, _flags, _address = end.recvmsg(65536, size, socket.MSG_CMSG_CLOEXEC)
-            words = data.split()
-            if not words:
-                os._exit(1)
-            for _level, _type, rights in ancillary:
-                received = struct.unpack(f"{len(rights) // 4}i", rights)
-                fds.update((int(word), fd) for word, fd in zip(words, received, strict=False))
+    end = _socket.socket(fileno=CHANNEL_FD)
+    words: list[bytes] = []
+    while _END not in words:
+        size = _socket.CMSG_SPACE(_BATCH * 4)
+        data, ancillary, _flags, _address = end.recvmsg(65536, size, _socket.MSG_CMSG_CLOEXEC)
+        words = data.split()
+        if not words:
+            os._exit(1)
+        for _level, _type, rights in ancillary:
+            received = struct.unpack(f"{len(rights) // 4}i", rights)
+            fds.update((int(word), fd) for word, fd in zip(words, received, strict=False))
+    end.close()
     become_root()
     plan["process"]["oom_score_adj"] = None  # set by `serve`
     return Handed(fds.pop(_ROOT), fds)

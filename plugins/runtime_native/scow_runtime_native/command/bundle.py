@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from scow.errors import InvalidArgument, NotFound
+from scow.plain_json import decode_json
 
 _MAJOR = "1"
 _OBJECTS = ("process", "root", "linux", "hooks", "annotations")
@@ -84,12 +84,22 @@ def _absolute(mount: dict[str, Any], bundle: str) -> dict[str, Any]:
 def parse(text: bytes, name: str) -> dict[str, Any]:
     """The JSON object in *text*. Raises `InvalidArgument` with *name*."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"{name} is not JSON: {error}") from error
+        value = decode_json(text.decode())
+    except ValueError:
+        raise InvalidArgument(f"{name} is not JSON: {_fault(text)}") from None
     if not isinstance(value, dict):
         raise InvalidArgument(f"{name} holds no JSON object")
     return value
+
+
+def _fault(text: bytes) -> str:
+    import json  # here: it knows where the fault is, and takes as long as all the rest
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return str(error)
+    return "it has another encoding than UTF-8"
 
 
 def check(spec: dict[str, Any], name: str) -> None:

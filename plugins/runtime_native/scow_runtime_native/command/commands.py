@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -27,6 +26,12 @@ def run(root: str, values: Values, arguments: Arguments) -> int:
     if not values["no_subreaper"] and not values["detach"]:
         foreground.become_subreaper()
     return lifecycle.run(root, arguments[0], _wishes(values), keep=values["keep"])
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    import json  # here: what makes processes does without
+
+    return json.dumps(value, indent=indent)
 
 
 def _show(text: str) -> int:
@@ -74,7 +79,7 @@ def state(root: str, values: Values, arguments: Arguments) -> int:
     """``state``."""
     from scow_runtime_native.command import store
 
-    return _show(json.dumps(store.find(root, arguments[0]).state(), indent=2))
+    return _show(_json(store.find(root, arguments[0]).state(), indent=2))
 
 
 def kill(root: str, values: Values, arguments: Arguments) -> int:
@@ -102,7 +107,7 @@ def list(root: str, values: Values, arguments: Arguments) -> int:
         return _show("\n".join(store.all_ids(root))) if store.all_ids(root) else 0
     states = reports.states(root)
     if _format(values) == "json":
-        return _show(json.dumps(states))
+        return _show(_json(states))
     return _show(reports.table(states))
 
 
@@ -112,7 +117,7 @@ def ps(root: str, values: Values, arguments: Arguments) -> int:
 
     pids = reports.processes(root, store.find(root, arguments[0]))
     if _format(values) == "json":
-        return _show(json.dumps(pids))
+        return _show(_json(pids))
     return _show(reports.process_table(pids, arguments[1:] or ["-ef"]))
 
 
@@ -152,7 +157,7 @@ def events(root: str, values: Values, arguments: Arguments) -> int:
     from scow_runtime_native.command import events as stream
 
     if values["stats"]:
-        return _show(json.dumps(stream.statistics(root, arguments[0])))
+        return _show(_json(stream.statistics(root, arguments[0])))
     stream.follow(root, arguments[0], stream.seconds(values["interval"]))
     return 0
 
@@ -171,7 +176,7 @@ def features(root: str, values: Values, arguments: Arguments) -> int:
     """``features``."""
     from scow_runtime_native.command import features as document
 
-    return _show(json.dumps(document.document(), indent=2))
+    return _show(_json(document.document(), indent=2))
 
 
 def checkpoint(root: str, values: Values, arguments: Arguments) -> int:

@@ -1,4 +1,5 @@
-"""Where the console script begins. It imports next to nothing: what makes processes starts anew, sealed, at once."""
+"""Where the command begins that is not prepared. It imports next to nothing: what makes processes starts anew, sealed,
+at once."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ _MAKERS = {"create", "run", "exec"}
 
 
 def main() -> int:
-    """The command line of this process; answers the exit code."""
-    _open_stdio()
+    """The command line of this process, which is that of the script with its path before; answers the exit code."""
+    open_stdio()
+    del sys.argv[0]  # Python's own
     if not _MAKERS.isdisjoint(sys.argv):
         from scow_runtime_native.command import sealed
 
@@ -21,7 +23,7 @@ def main() -> int:
     return _main()
 
 
-def _open_stdio() -> None:
+def open_stdio() -> None:
     """Descriptors 0 to 2 are open, so that nothing else gets these numbers: neither here nor in what begins anew."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)

@@ -7,12 +7,11 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import termios
 import tty
 from typing import TYPE_CHECKING
 
-from scow.linux import syscalls
+from scow.linux import signals, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 _CHUNK = 65536
 _SIZE = b"\0" * 8
 _NOT_FORWARDED = {
-    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGTSTP, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
-    signal.SIGTRAP, signal.SIGSYS,
+    signals.SIGKILL, signals.SIGSTOP, signals.SIGCHLD, signals.SIGWINCH, signals.SIGURG, signals.SIGTTIN,
+    signals.SIGTTOU, signals.SIGTSTP, signals.SIGPIPE, signals.SIGSEGV, signals.SIGBUS, signals.SIGFPE,
+    signals.SIGILL, signals.SIGABRT, signals.SIGTRAP, signals.SIGSYS,
 }  # fmt: skip
 
 
@@ -48,15 +47,15 @@ def wait(pid: int, master: int) -> int:
 def _wakeups() -> Iterator[int]:
     """A descriptor from which the numbers of the signals can be read that have come."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    wanted = (set(signal.valid_signals()) - _NOT_FORWARDED) | {signal.SIGCHLD, signal.SIGWINCH}
-    before = {number: signal.signal(number, _noted) for number in wanted}
+    signals.set_wakeup_fd(write)
+    wanted = (signals.valid_signals() - _NOT_FORWARDED) | {signals.SIGCHLD, signals.SIGWINCH}
+    before = {number: signals.handle(number, _noted) for number in wanted}
     try:
         yield read
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
+            signals.handle(number, handler if handler is not None else signals.SIG_DFL)
+        signals.set_wakeup_fd(-1)
         os.close(read)
         os.close(write)
 
@@ -73,7 +72,7 @@ def _serve(pid: int, wakeup: int, master: int) -> int | None:
         numbers = set()
     code = _reap(pid)
     for number in numbers:
-        if number == signal.SIGWINCH and master >= 0:
+        if number == signals.SIGWINCH and master >= 0:
             copy_size(master)
         elif code is None and number not in _NOT_FORWARDED:
             with contextlib.suppress(ProcessLookupError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scow.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from scow.linux import signals
 from scow_runtime_native.command import bundle as bundles
 from scow_runtime_native.command import hooks, spawn, store
 from scow_runtime_native.command.store import START_FIFO, STATUS_FIFO, Container
@@ -232,7 +232,7 @@ def kill(root: str, id: str, signum: int, *, everything: bool) -> None:
     if status in ("stopped", "creating"):
         raise Conflict(f"container not running: {id!r} is {status}")
     _signal(container, signum)
-    if signum == signal.SIGKILL and status == "paused":
+    if signum == signals.SIGKILL and status == "paused":
         _thaw(root, container)
 
 
@@ -300,7 +300,7 @@ def delete(root: str, id: str, *, force: bool) -> None:
 
 
 def _end(root: str, container: Container) -> None:
-    pidfd = _signal(container, signal.SIGKILL)
+    pidfd = _signal(container, signals.SIGKILL)
     if pidfd < 0:
         return
     if container.frozen():

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import signal
 import struct
 import sys
 import termios
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import CannotRun, CommandNotFound, ScowError, Unavailable
-from scow.linux import syscalls
+from scow.linux import signals, syscalls
+from scow.plain_json import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +54,7 @@ class Reports:
                 return None
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        record: dict[str, Any] = json.loads(line)
+        record: dict[str, Any] = decode_json(line.decode())
         if "error" in record:
             raise failure(record)
         return record
@@ -157,7 +156,7 @@ def kill(pid: int) -> None:
     """The child *pid* is killed and gone, where it was not gone before."""
     try:
         if not os.waitpid(pid, os.WNOHANG)[0]:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signals.SIGKILL)
             os.waitpid(pid, 0)
     except ChildProcessError:
         return

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from scow.plain_json import decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ START_FIFO = "exec.start"
 STATUS_FIFO = "exec.status"
 _STATE = "state.json"
 _CONFIG = "config.json"
-_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]*")
+_OF_IDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _LONGEST_ID = 255  # NAME_MAX: the id names a folder
 
 
@@ -34,10 +33,14 @@ def check_id(id: str) -> None:
         raise InvalidArgument(
             f"container id is too long: {len(id)} characters, it may have {_LONGEST_ID}", hint="use a shorter id"
         )
-    if not _ID.fullmatch(id):
+    if not _is_id(id):
         raise InvalidArgument(
             f"invalid container id {id!r}", hint="letters, digits and _ + - . are allowed, and it begins without a dot"
         )
+
+
+def _is_id(text: str) -> bool:
+    return text != "" and text[0] != "." and _OF_IDS.issuperset(text)
 
 
 class Container:
@@ -58,7 +61,7 @@ class Container:
         there is no such container."""
         try:
             with open(self.path(_STATE), "rb") as file:
-                self.record = json.loads(file.read())
+                self.record = decode_json(file.read().decode())
         except FileNotFoundError:
             if not os.path.isdir(self.folder):
                 raise NotFound(f"container {self.id!r} does not exist") from None
@@ -74,7 +77,7 @@ class Container:
 
     def save(self) -> None:
         """The disk says `record`."""
-        replace_file(self.path(_STATE), json.dumps(self.record).encode(), 0o600)
+        replace_file(self.path(_STATE), encode_json(self.record), 0o600)
 
     def keep_config(self, text: bytes) -> None:
         """The configuration is kept as it is now."""
@@ -83,7 +86,7 @@ class Container:
     def config(self) -> dict[str, Any]:
         """The OCI configuration at the time of create."""
         with open(self.path(_CONFIG), "rb") as file:
-            spec: dict[str, Any] = json.loads(file.read())
+            spec: dict[str, Any] = decode_json(file.read().decode())
         return spec
 
     @property
@@ -167,7 +170,7 @@ def find(root: str, id: str, *, damaged: bool = False) -> Container:
 def all_ids(root: str) -> list[str]:
     """The ids of the containers of *root*."""
     try:
-        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and _ID.fullmatch(entry.name))
+        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and _is_id(entry.name))
     except FileNotFoundError:
         return []
 
