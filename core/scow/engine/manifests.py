@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LIMIT_BYTES = 8 << 20
+_DIFF_ID = re.compile("sha256:[0-9a-f]{64}")
 _CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 
@@ -98,7 +100,7 @@ def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfi
         diff_ids = config.rootfs.get("diff_ids") or []
         if layers is not None and len(diff_ids) != len(layers):
             raise Corrupt(f"image config has {len(diff_ids)} diff IDs for {len(layers)} layers")
-        if not all(isinstance(diff_id, str) and diff_id.startswith("sha256:") for diff_id in diff_ids):
+        if not all(isinstance(diff_id, str) and _DIFF_ID.fullmatch(diff_id) for diff_id in diff_ids):
             raise Corrupt("image config has diff IDs that are no sha256 digests")
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise Corrupt(f"image config is malformed: {error}") from error
