@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scow.engine.image_changes import apply_changes, image_config
-from scow.engine.manifests import make_manifest, manifest_in_store, parse_config
+from scow.engine.manifests import make_config, make_manifest, manifest_in_store, parse_config
 from scow.engine.merge import merge
 from scow.engine.model import Image
 from scow.engine.progress import LayerProgress
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scow.ports.storage import StorageDriver
     from scow.types import ContainerConfig
 
-_KEPT = ("architecture", "os", "variant", "os.version", "os.features", "author")
+_KEPT = ("architecture", "os", "variant", "os.version", "os.features")
 _EMPTY = digest_of(END)  # a layer without members: as in Docker, none is added then
 
 
@@ -123,7 +123,7 @@ class Commit:
         empty = staged.digest == _EMPTY
         layers = () if empty else (Descriptor(OCI_LAYER, staged.digest, staged.size_bytes),)
         diff_ids = (*base.diff_ids, *(layer.digest for layer in layers))
-        raw = json.dumps(await asyncio.to_thread(self._document, base, config, diff_ids)).encode()
+        raw = make_config(await asyncio.to_thread(self._document, base, config, diff_ids))
         blob = Descriptor(OCI_CONFIG, digest_of(raw), len(raw))
         manifest = make_manifest(blob, [*below.layers, *layers])
         chains = chain_ids(list(diff_ids))
@@ -153,20 +153,18 @@ class Commit:
     def _document(self, base: Image, config: ContainerConfig, diff_ids: Sequence[str]) -> dict[str, Any]:
         """The image config: the base's with what is new, and a line of history."""
         before = json.loads(self._parts.content.read(base.id))
-        command = self._live.record.config.cmd or []
-        entry: dict[str, Any] = {"created": rfc3339(self._now_ns), "created_by": " ".join(command)}
-        if self._wish.author:
-            entry["author"] = self._wish.author
-        if self._wish.message:
-            entry["comment"] = self._wish.message
-        if len(diff_ids) == len(base.diff_ids):
-            entry["empty_layer"] = True
-        kept = {name: before[name] for name in _KEPT if before.get(name)}
-        return {
-            **kept,
+        entry: dict[str, Any] = {
             "created": rfc3339(self._now_ns),
-            **({"author": self._wish.author} if self._wish.author else {}),
+            "created_by": " ".join(self._live.record.config.cmd or []),
+            "author": self._wish.author,
+            "comment": self._wish.message,
+            "empty_layer": len(diff_ids) == len(base.diff_ids),
+        }
+        return {
+            **{name: before[name] for name in _KEPT if before.get(name)},
+            "created": rfc3339(self._now_ns),
+            "author": self._wish.author,
             "config": image_config(config),
             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
-            "history": [*(before.get("history") or []), entry],
+            "history": [*(before.get("history") or []), {name: value for name, value in entry.items() if value}],
         }

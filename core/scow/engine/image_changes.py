@@ -178,20 +178,21 @@ def _ports(text: str) -> dict[str, dict[str, str]]:
 
 
 def image_config(config: ContainerConfig) -> dict[str, Any]:
-    """The members of *config* that an image config has (image-spec config.md) and that say something."""
+    """The members of *config* that an image config has (image-spec config.md; the last three are Docker's) and that
+    say something, in the order of the specification."""
     found = {
         "User": config.user,
-        "ExposedPorts": config.exposed_ports,
+        "ExposedPorts": dict(sorted(config.exposed_ports.items())),
         "Env": config.env,
         "Entrypoint": config.entrypoint,
         "Cmd": config.cmd,
-        "Volumes": config.volumes,
+        "Volumes": dict(sorted(config.volumes.items())),
         "WorkingDir": config.working_dir,
-        "Labels": config.labels,
-        "Healthcheck": _said(config.healthcheck),
-        "Shell": config.shell,
+        "Labels": dict(sorted(config.labels.items())),
         "StopSignal": config.stop_signal,
+        "Healthcheck": _said(config.healthcheck),
         "OnBuild": config.on_build,
+        "Shell": config.shell,
     }
     return {name: value for name, value in found.items() if value}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -90,14 +89,13 @@ def _document(diff_id: str, config: ContainerConfig, message: str, platform: Pla
     document: dict[str, Any] = {
         "created": now,
         "architecture": platform.architecture,
+        "variant": platform.variant,
         "os": platform.os,
         "config": image_config(config),
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created": now, "comment": message or "Imported from -"}],
     }
-    if platform.variant:
-        document["variant"] = platform.variant
-    return json.dumps(document, separators=(",", ":")).encode()
+    return manifests.make_config(document)
 
 
 def _image(raw: bytes, manifest: bytes, layer: Descriptor, diff_id: str, size: int) -> Image:

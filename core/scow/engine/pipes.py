@@ -6,6 +6,7 @@ Each pipe has a thread of its own: a client that stalls must not occupy one of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -14,6 +15,8 @@ from scow.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,7 +43,10 @@ def on_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
             result = work()
         except BaseException as raised:  # noqa: BLE001  (handed to who waits)
             error = raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
-        loop.call_soon_threadsafe(settle, result, error)
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError as closed:  # the loop is gone: nobody waits for any answer
+            log.debug("thread %s ends: %s", name, closed)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future

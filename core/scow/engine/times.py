@@ -53,6 +53,7 @@ def _duration_ns(text: str) -> int | None:
 
 
 def rfc3339(time_ns: int) -> str:
-    """*time_ns* as images write it, UTC with ns."""
+    """*time_ns* as images write it: UTC, with as many digits as it needs (Go's RFC3339Nano)."""
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 1_000_000_000:09d}Z"
+    fraction = f".{time_ns % 1_000_000_000:09d}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
