@@ -11,6 +11,7 @@ import lzma
 import os
 import tarfile
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,15 +332,16 @@ def _full(key: str, diff_id: str) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_an_archive_that_inflates_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scow.engine.archives.LAYER_LIMIT_BYTES", 1 << 20)
-
+def test_what_inflates_without_end_is_refused(tmp_path: Path) -> None:
     async def test(kit: Kit) -> None:
+        kit.images._parts = replace(kit.images.parts, layer_limit_bytes=1 << 20)
         files: FileTree = {f"zeros{n}": bytes(1 << 20) for n in range(8)}
         with pytest.raises(InvalidArgument, match="inflates to more than 100 times its size"):
             await load(kit, gzip.compress(make_tar(files)))
         with pytest.raises(InvalidArgument, match="is larger than 1048576 bytes"):
             await load(kit, make_tar({"big": os.urandom(1 << 20) + b"x"}))
+        with pytest.raises(InvalidArgument, match="unpacks to more than 1048576 bytes"):
+            await load(kit, make_tar(oci_files(image({"zeros": bytes(2 << 20)}), names=["own:1"])))
         assert left(kit) == NOTHING
 
     run(tmp_path, test)

@@ -121,6 +121,13 @@ def test_cancelling_waits_for_the_reader() -> None:
     run(test)
 
 
+def told(closed: list[bool]) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def closing() -> None:
+        closed.append(True)
+
+    return closing
+
+
 def chunks(count: int, made: list[int]) -> Iterator[bytes]:
     try:
         for number in range(count):
@@ -135,7 +142,7 @@ def test_what_is_iterated_arrives_and_is_closed() -> None:
     closed: list[bool] = []
 
     async def test() -> None:
-        flow = await Outflow(lambda: chunks(20, made), "test-pipe", lambda: closed.append(True)).begun()
+        flow = await Outflow(lambda: chunks(20, made), "test-pipe", told(closed)).begun()
         assert sum([len(piece) async for piece in flow]) == 20 << 20
         assert not closed
         await flow.aclose()
@@ -148,7 +155,7 @@ def test_what_is_iterated_arrives_and_is_closed() -> None:
 
 def test_small_pieces_are_handed_over_together() -> None:
     async def test() -> None:
-        flow = await Outflow(lambda: iter([b"x"] * 100_000), "test-pipe", lambda: None).begun()
+        flow = await Outflow(lambda: iter([b"x"] * 100_000), "test-pipe", pipes.nothing).begun()
         assert [len(piece) async for piece in flow] == [100_000]
         await flow.aclose()
 
@@ -159,7 +166,7 @@ def test_a_slow_client_holds_the_iterator_back_and_may_go_away() -> None:
     made: list[int] = []
 
     async def test() -> None:
-        flow = await Outflow(lambda: chunks(1000, made), "test-pipe", lambda: None).begun()
+        flow = await Outflow(lambda: chunks(1000, made), "test-pipe", pipes.nothing).begun()
         await asyncio.sleep(0.2)
         assert len(made) <= pipes.LIMIT_BYTES // len(PIECE) + 3
         await flow.aclose()
@@ -178,9 +185,9 @@ def test_a_failure_before_the_first_bytes_is_raised_at_once_and_one_after_it_in_
 
     async def test() -> None:
         with pytest.raises(Corrupt):
-            await Outflow(lambda: fails(0), "test-pipe", lambda: closed.append(True)).begun()
+            await Outflow(lambda: fails(0), "test-pipe", told(closed)).begun()
         assert closed == [True]
-        flow = await Outflow(lambda: fails(3), "test-pipe", lambda: None).begun()
+        flow = await Outflow(lambda: fails(3), "test-pipe", pipes.nothing).begun()
         seen = 0
         with pytest.raises(Corrupt):
             async for piece in flow:

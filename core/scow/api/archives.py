@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from scow.api import streams
 from scow.api.call import answer
 from scow.api.images import with_tag
@@ -86,19 +84,7 @@ def _target(call: Call) -> list[str]:
 
 
 def _platform(call: Call) -> Platform | None:
-    """Query parameter ``platform``: JSON as clients since 1.48 send it, or ``os/architecture``. Raises
-    `InvalidArgument`."""
-    text = call.text("platform")
-    if not text:
-        return None
-    if not text.startswith("{"):
-        return Platform.parse(text)
-    try:
-        value = msgspec.json.decode(text, type=dict[str, str])
-        parts = [value["os"], value["architecture"], value.get("variant", "")]
-    except (msgspec.DecodeError, KeyError) as error:
-        raise InvalidArgument(f"invalid platform {text!r}") from error
-    return Platform.parse("/".join(part for part in parts if part))
+    return Platform.decode(call.text("platform")) if call.text("platform") else None
 
 
 ROUTES = (

@@ -10,9 +10,9 @@ from scow.engine import save
 from scow.engine.commit import Commit, Wish
 from scow.engine.export import root_tar
 from scow.engine.load import Load
-from scow.engine.pipes import Outflow
-from scow.engine.platforms import fits
-from scow.errors import Conflict, NotFound
+from scow.engine.pipes import Outflow, nothing
+from scow.engine.platforms import check_fits
+from scow.errors import Conflict
 from scow.ports import STORAGE
 from scow.reference import Reference
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     ProgressSink = Callable[[dict[str, Any]], None]
 
-LAYER_LIMIT_BYTES = 64 << 30
-
 
 class Archives:
     """Of one engine; *scratch* is a folder for short mounts."""
@@ -43,7 +41,7 @@ class Archives:
 
         Raises `InvalidArgument`, `Corrupt`, `NotFound`, `Unavailable`; nothing is changed then.
         """
-        for image, names in await Load(self._parts, platform, LAYER_LIMIT_BYTES, progress).run(stream):
+        for image, names in await Load(self._parts, platform, progress).run(stream):
             for name in names:
                 progress({"stream": f"Loaded image: {Reference.parse(name).familiar}\n"})
             if not names:
@@ -52,21 +50,26 @@ class Archives:
             await self._events.emit("image", "load", image.id, {**image.config.config.labels, "name": shown})
 
     async def save(self, names: Sequence[str], platform: Platform | None) -> Outflow:
-        """One archive of the images *names*, to be iterated and closed. Raises `NotFound`, also for an image that is
-        not for *platform* or whose blobs are not kept."""
+        """One archive of the images *names*, to be iterated and closed. Layers that were not kept are fetched again.
+        Raises `NotFound`, also for an image that is not for *platform* or whose layers no registry has any more."""
         parts = self._parts
         chosen = save.select(parts.store, names)
         for image, _ in chosen:
-            if platform is not None and not fits(image.config, platform):
-                raise NotFound(f"image {image.id} was found but does not provide the specified platform ({platform})")
+            if platform is not None:
+                check_fits(image.config, platform, image.id)
         with contextlib.ExitStack() as held:
             held.enter_context(parts.leases.hold(image.manifest_digest for image, _ in chosen))
-            selected = [
-                await asyncio.to_thread(save.read_manifest, parts.content, image, tags) for image, tags in chosen
-            ]
+            selected = [await asyncio.to_thread(save.read_manifest, parts.content, *each) for each in chosen]
             held.enter_context(parts.leases.hold(digest for each in selected for digest in each.blobs))
-            await asyncio.to_thread(save.check_blobs, parts.content, selected)
-            closing = held.pop_all().close
+            await parts.leases.settled()
+            for image, _ in chosen:
+                await parts.kept.ensure(image)
+            kept = held.pop_all()
+
+        async def closing() -> None:
+            kept.close()
+            await parts.kept.let_go(image for image, _ in chosen)
+
         flow = await Outflow(lambda: save.archive(parts.content, selected), "scow-save", closing).begun()
         for image, _ in chosen:
             await self._events.emit("image", "save", image.id, {**image.config.config.labels, "name": image.id})
@@ -81,7 +84,7 @@ class Archives:
         view = await self._parts.drivers.call(
             STORAGE, record.storage_driver, "view", lambda storage: storage.view(record.id)
         )
-        flow = await Outflow(lambda: root_tar(view, self._scratch), "scow-export", lambda: None).begun()
+        flow = await Outflow(lambda: root_tar(view, self._scratch), "scow-export", nothing).begun()
         self._containers.tell(live, "export")
         return flow
 

@@ -129,6 +129,7 @@ class Commit:
         chains = chain_ids(list(diff_ids))
         held = [blob.digest, digest_of(manifest), *(layer.digest for layer in (*below.layers, *layers)), *chains]
         with parts.leases.hold(held):
+            await parts.leases.settled()
             self._stored = [blob.digest, digest_of(manifest), *(layer.digest for layer in layers)]
             if layers:
                 await asyncio.to_thread(staged.publish)

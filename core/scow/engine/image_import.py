@@ -45,14 +45,16 @@ async def import_tar(
     layers = StoredLayers(parts)
     stored: list[str] = []
     try:
-        layer, diff_id = await asyncio.to_thread(_look_at, staged)
+        layer, diff_id = await asyncio.to_thread(_look_at, staged, parts.layer_limit_bytes)
         with parts.leases.hold([layer.digest, diff_id]):
+            await parts.leases.settled()
             stored.append(layer.digest)
             await asyncio.to_thread(staged.publish)
             (size,) = await layers.unpack([layer], [diff_id], None, [LayerProgress(progress, layer.digest)])
             raw = _document(diff_id, config, message, platform)
             manifest = manifests.make_manifest(Descriptor(OCI_CONFIG, digest_of(raw), len(raw)), [layer])
             with parts.leases.hold([digest_of(raw), digest_of(manifest)]):
+                await parts.leases.settled()
                 stored += [await asyncio.to_thread(parts.content.put, data) for data in (raw, manifest)]
                 image = _image(raw, manifest, layer, diff_id, size)
                 async with parts.leases.settling:
@@ -74,12 +76,12 @@ def _stage(content: ContentStore, source: BinaryIO) -> Staged:
         raise Unavailable(f"cannot store the imported layer: {error}") from error
 
 
-def _look_at(staged: Staged) -> tuple[Descriptor, str]:
+def _look_at(staged: Staged, limit_bytes: int) -> tuple[Descriptor, str]:
     """The layer in *staged*, and its diff ID."""
     with staged.path.open("rb", buffering=0) as file:
         kind = compression_of(file.read(HEAD_BYTES))
         file.seek(0)
-        diff_id = diff_id_of(file) if kind else staged.digest
+        diff_id = diff_id_of(file, limit_bytes) if kind else staged.digest
     return Descriptor(LAYERS[kind], staged.digest, staged.size_bytes), diff_id
 
 

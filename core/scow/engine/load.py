@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Load:
-    """One load into *parts*. No layer may be larger than *limit_bytes*; *progress* is told how far each is."""
+    """One load into *parts*; *progress* is told how far each layer is."""
 
-    def __init__(self, parts: Parts, platform: Platform | None, limit_bytes: int, progress: ProgressSink) -> None:
-        self._parts, self._platform, self._limit, self._progress = parts, platform, limit_bytes, progress
+    def __init__(self, parts: Parts, platform: Platform | None, progress: ProgressSink) -> None:
+        self._parts, self._platform, self._progress = parts, platform, progress
         self._layers = StoredLayers(parts)
         self._stored: list[str] = []  # blobs that were not there before
 
@@ -38,11 +38,12 @@ class Load:
         Raises `InvalidArgument`, `Corrupt`, `NotFound` (no image for the platform), `Unavailable`; nothing is changed
         then.
         """
-        with Members(self._parts.content, self._limit) as members:
+        with Members(self._parts.content, self._parts.layer_limit_bytes) as members:
             await read_on_thread(stream, members.receive, "scow-load")
             images = await asyncio.to_thread(read_images, members, self._platform)
             try:
                 with self._parts.leases.hold([key for image in images for key in _keys(image)]):
+                    await self._parts.leases.settled()
                     return await self._store(images)
             except BaseException:
                 await self._layers.undo()

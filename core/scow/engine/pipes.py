@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from scow.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +151,12 @@ class _Inflow:
 class Outflow:
     """The bytes of *chunks*, which is called and iterated on a thread called *name*; an async iterator.
 
-    Must be closed (`aclose`): then the thread's iterator is closed, too, the thread has ended, and *closing* is called.
+    Must be closed (`aclose`): then the thread has ended, its iterator is closed, too, and *closing* is awaited.
     """
 
-    def __init__(self, chunks: Callable[[], Iterator[bytes]], name: str, closing: Callable[[], object]) -> None:
+    def __init__(
+        self, chunks: Callable[[], Iterator[bytes]], name: str, closing: Callable[[], Awaitable[None]]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._chunks, self._closing = chunks, closing
         self._changed = threading.Condition()
@@ -204,8 +206,8 @@ class Outflow:
         await asyncio.wait([self._working])
         if not self._working.cancelled():
             self._working.exception()  # `__anext__` has told it, or nobody wants to know
-        closing, self._closing = self._closing, _nothing
-        closing()
+        closing, self._closing = self._closing, nothing
+        await closing()
 
     def _run(self) -> None:
         chunks = self._chunks()
@@ -238,5 +240,5 @@ class Outflow:
         return True
 
 
-def _nothing() -> None:
-    """In the place of what was called already."""
+async def nothing() -> None:
+    """For an `Outflow` whose end is nobody's business."""

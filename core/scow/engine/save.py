@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scow.engine.archive_layout import FULL_NAME, REF_NAME
 from scow.engine.manifests import manifest_in_store
-from scow.errors import NotFound, ScowError
+from scow.errors import ScowError
 from scow.oci import OCI_INDEX
 from scow.reference import Reference
 from scow.tar_reader import DIRECTORY, REGULAR, Member
@@ -72,15 +72,6 @@ def read_manifest(content: ContentStore, image: Image, tags: list[Reference]) ->
     """*image* with its manifest. Blocks. Raises `NotFound`, `Corrupt`."""
     manifest = manifest_in_store(content.read(image.manifest_digest), image.manifest_digest)
     return Selected(image, manifest, tags)
-
-
-def check_blobs(content: ContentStore, images: Sequence[Selected]) -> None:
-    """Raises `NotFound` where a blob of *images* is missing. Blocks."""
-    for selected in images:
-        for digest in selected.blobs:
-            if not content.exists(digest):
-                hint = "pull the image again, or set keep_blobs: always"
-                raise NotFound(f"image {selected.image.id} cannot be saved: blob {digest} is not kept", hint=hint)
 
 
 def archive(content: ContentStore, images: Sequence[Selected]) -> Iterator[bytes]:

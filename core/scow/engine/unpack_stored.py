@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from scow.compression import decompress
-from scow.engine.transfer import Unpacking, unpack
+from scow.engine.transfer import LayerReader, Unpacking, unpack
 from scow.errors import Corrupt, NotFound
 from scow.oci import chain_id, chain_ids
 from scow.ports import STORAGE
@@ -17,13 +15,10 @@ from scow.ports import STORAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scow.content import ContentStore
     from scow.engine.progress import LayerProgress
     from scow.engine.pull_layers import Parts
     from scow.oci import Descriptor
     from scow.ports.storage import StorageDriver
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -46,7 +41,7 @@ class StoredLayers:
         chain, sizes = parent, []
         for layer, diff_id, line in zip(layers, diff_ids, lines, strict=True):
             below, chain = chain, chain_id(chain, diff_id)
-            unpacking = Unpacking(layer, chain, below, diff_id, line)
+            unpacking = Unpacking(layer, chain, below, diff_id, line, self.parts.layer_limit_bytes)
             async with self.parts.unpacking.setdefault(chain, asyncio.Lock()):
                 sizes.append(await self._to_its_end(unpacking))
         return sizes
@@ -61,7 +56,7 @@ class StoredLayers:
                 size = unpack(storage, self.parts.content, unpacking, None, self._cancelled)
                 self.brought.append(unpacking.chain)
             else:
-                check_diff_id(self.parts.content, unpacking.layer, unpacking.diff_id)
+                check_diff_id(self.parts, unpacking.layer, unpacking.diff_id)
             return size
 
         call = asyncio.ensure_future(self.parts.drivers.call(STORAGE, "", "apply", apply, deadline_s=None))
@@ -79,20 +74,18 @@ class StoredLayers:
             await self.parts.collector.remove_snapshots([chain for chain in self.brought if chain not in used])
 
 
-def check_diff_id(content: ContentStore, layer: Descriptor, diff_id: str) -> None:
+def check_diff_id(parts: Parts, layer: Descriptor, diff_id: str) -> None:
     """Raises `Corrupt` where the stored blob *layer* does not inflate to *diff_id*. Blocks."""
     if layer.digest == diff_id:
         return  # it is not compressed, and was hashed as it came
-    with content.open(layer.digest) as blob:
-        actual = diff_id_of(blob)
+    with parts.content.open(layer.digest) as blob:
+        actual = diff_id_of(blob, parts.layer_limit_bytes)
     if actual != diff_id:
         raise Corrupt(f"layer {layer.digest} unpacks to {actual}, its config says {diff_id}")
 
 
-def diff_id_of(layer: BinaryIO) -> str:
-    """The digest of *layer* without its compression. Blocks. Raises `Corrupt`."""
-    hasher = hashlib.sha256()
-    inflated = decompress(layer)
-    while data := inflated.read(_CHUNK_BYTES):
-        hasher.update(data)
-    return "sha256:" + hasher.hexdigest()
+def diff_id_of(layer: BinaryIO, limit_bytes: int) -> str:
+    """The digest of *layer* without its compression. Blocks. Raises `Corrupt`, `InvalidArgument` for more than
+    *limit_bytes*."""
+    with LayerReader(layer, lambda: None, limit_bytes) as inflated:
+        return inflated.digest()
