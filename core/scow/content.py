@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -80,7 +82,14 @@ class ContentStore:
 
     def put_stream(self, chunks: Iterable[bytes]) -> tuple[str, int]:
         """The store has the bytes of *chunks*, whose digest was not known before; answers it and their count."""
-        path = self.root / "ingest" / f"new-{os.getpid()}-{time.monotonic_ns()}"
+        staged = self.stage(chunks)
+        staged.publish()
+        return staged.digest, staged.size_bytes
+
+    def stage(self, chunks: Iterable[bytes]) -> Staged:
+        """The bytes of *chunks* lie beside the blobs until `Staged.publish` or `Staged.discard`: time to see to it that
+        nobody collects the blob with that digest."""
+        path = self.root / "ingest" / f"new-{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
         hasher, size = hashlib.sha256(), 0
         try:
             with path.open("xb", buffering=0) as file:
@@ -88,12 +97,11 @@ class ContentStore:
                     hasher.update(chunk)
                     size += len(chunk)
                     _write(file.fileno(), chunk)
-                os.fsync(file.fileno())
-            digest = "sha256:" + hasher.hexdigest()
-            publish(path, self.path(digest))
-        finally:
+        except BaseException:
             path.unlink(missing_ok=True)
-        return digest, size
+            raise
+        digest = "sha256:" + hasher.hexdigest()
+        return Staged(digest, size, path, self.path(digest))
 
     def ingest(self, digest: str, size_bytes: int, waiting: Callable[[], None] | None = None) -> Ingest:
         """A place to receive the blob in (a context manager), with what was received before.
@@ -157,6 +165,29 @@ class ContentStore:
             new = path.with_name(name + ".new")
             new.write_text(json.dumps(value))
             new.rename(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Bytes in a file at *path* that are no blob yet."""
+
+    digest: str
+    size_bytes: int
+    path: Path
+    _target: Path
+
+    def publish(self) -> None:
+        """The store has the blob; the file is gone."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        publish(self.path, self._target)
+
+    def discard(self) -> None:
+        """The file is gone, if it was not published."""
+        self.path.unlink(missing_ok=True)
 
 
 def _modified(path: Path) -> float:

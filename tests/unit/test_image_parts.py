@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scow.engine.image_changes import apply_changes
+from scow.engine.image_changes import apply_changes, image_config
 from scow.engine.image_filters import _glob
+from scow.engine.manifests import make_config
 from scow.engine.platforms import choose
 from scow.engine.times import parse_rfc3339_ns, parse_time_ns, rfc3339
 from scow.errors import Conflict, InvalidArgument, NotFound
@@ -102,6 +103,70 @@ def test_changes_of_every_kind() -> None:
 def test_bad_changes_are_invalid(change: str) -> None:
     with pytest.raises(InvalidArgument):
         apply_changes(ContainerConfig(), [change])
+
+
+def test_changes_see_the_environment_so_far() -> None:
+    before = ContainerConfig(env=["PATH=/bin", "EMPTY="])
+    changes = [
+        "ENV A=$PATH:/x B=${PATH} C='$PATH' D=\\$PATH E=${NO:-else} F=${PATH:+yes} G=${EMPTY:-else} H=$NO",
+        "# a comment",
+        "WORKDIR ${A}",
+        "LABEL path=$B",
+    ]
+    config = apply_changes(before, changes)
+    found = dict(entry.split("=", 1) for entry in config.env)
+    assert found == {
+        "PATH": "/bin",
+        "EMPTY": "",
+        "A": "/bin:/x",
+        "B": "/bin",
+        "C": "$PATH",
+        "D": "$PATH",
+        "E": "else",
+        "F": "yes",
+        "G": "else",
+        "H": "",
+    }
+    assert config.working_dir == "/bin:/x"
+    assert config.labels == {"path": "/bin"}
+    assert apply_changes(before, ["CMD echo $PATH"]).cmd == ["/bin/sh", "-c", "echo $PATH"]
+
+
+def test_an_entrypoint_drops_the_command_unless_one_was_given_before_it() -> None:
+    before = ContainerConfig(cmd=["old"], entrypoint=["e"])
+    assert apply_changes(before, ["ENTRYPOINT /x"]).cmd is None
+    assert apply_changes(before, ["CMD new", "ENTRYPOINT /x"]).cmd == ["/bin/sh", "-c", "new"]
+    cleared = apply_changes(before, ["ENTRYPOINT []", 'CMD ["a"]'])
+    assert (cleared.entrypoint, cleared.cmd) == ([], ["a"])
+
+
+def test_health_checks_are_changes() -> None:
+    changes = ["HEALTHCHECK --interval=1m30s --timeout=2s --start-period=100ms --retries=3 CMD curl x"]
+    found = apply_changes(ContainerConfig(), changes).healthcheck
+    assert found is not None
+    assert (found.interval, found.timeout, found.start_period, found.retries) == (90 * 10**9, 2 * 10**9, 10**8, 3)
+    assert found.test == ["CMD-SHELL", "curl x"]
+    shell = apply_changes(ContainerConfig(), ['HEALTHCHECK CMD ["a", "b"]']).healthcheck
+    assert shell is not None
+    assert shell.test == ["CMD", "a", "b"]
+    none = apply_changes(ContainerConfig(), ["HEALTHCHECK NONE"])
+    assert image_config(none) == {"Healthcheck": {"Test": ["NONE"]}}
+    for bad in ("HEALTHCHECK x", "HEALTHCHECK --nonsense=1 CMD x", "HEALTHCHECK --interval=x CMD y", "HEALTHCHECK CMD"):
+        with pytest.raises(InvalidArgument):
+            apply_changes(ContainerConfig(), [bad])
+
+
+def test_a_config_is_written_as_go_programs_write_it() -> None:
+    document = {
+        "history": [{"created_by": "a > b && c", "author": "Me <m@x>"}],
+        "os": "linux",
+        "created": rfc3339(1_000_000_500_000_000),
+        "config": image_config(ContainerConfig(labels={"b": "ü", "a": "1"}, user="x")),
+    }
+    assert make_config(document).decode() == (
+        '{"created":"1970-01-12T13:46:40.5Z","os":"linux","config":{"User":"x","Labels":{"a":"1","b":"ü"}},'
+        r'"history":[{"created_by":"a \u003e b \u0026\u0026 c","author":"Me \u003cm@x\u003e"}]}'
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from scow.api import attach, containers, images, networks, registry, system, unbuilt, volumes
+from scow.api import archives, attach, containers, images, networks, registry, system, unbuilt, volumes
 from scow.api import exec as execs
 from scow.api.dispatch import Dispatcher
 from scow.api.early import EarlyServer
@@ -40,7 +40,7 @@ SHUTDOWN_S = 2.0
 
 def routes() -> list[Route]:
     """Every route of the API, those first that do something."""
-    groups = (containers, attach, execs, images, registry, networks, volumes, system, unbuilt)
+    groups = (containers, attach, execs, images, archives, registry, networks, volumes, system, unbuilt)
     return [route for group in groups for route in group.ROUTES]
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _UNBUILT = """
 GET    /containers/{id}/changes
-GET    /containers/{id}/export
 GET    /containers/{id}/attach/ws
 HEAD   /containers/{id}/archive
 GET    /containers/{id}/archive
@@ -23,11 +22,7 @@ POST   /containers/prune
 POST   /build
 POST   /build/prune
 POST   /build/cancel
-POST   /commit
-GET    /images/get
-GET    /images/{name...}/get
 GET    /images/{name...}/attestations
-POST   /images/load
 POST   /images/prune
 GET    /system/df
 PUT    /volumes/{name}

@@ -14,13 +14,17 @@ _INFO = Entry("scow.cli.system", "info", "Display system-wide information")
 _EVENTS = Entry("scow.cli.events", "events", "Get real time events from the server")
 _TAG = Entry("scow.cli.images", "tag", "Create a tag that refers to an image")
 _HISTORY = Entry("scow.cli.images", "history", "Show the history of an image")
-_IMPORT = Entry("scow.cli.transfer", "import_", "Import the contents from a tarball to create a filesystem image")
+_IMPORT = Entry("scow.cli.archives", "import_", "Import the contents from a tarball to create a filesystem image")
 _RMI = Entry("scow.cli.images", "rmi", "Remove one or more images")
+_SAVE = Entry("scow.cli.archives", "save", "Save one or more images to a tar archive (streamed to STDOUT by default)")
+_LOAD = Entry("scow.cli.archives", "load", "Load images from a tar archive or STDIN")
 _LIFE = "scow.cli.lifecycle"
 
 CONTAINER: dict[str, Entry] = {
     "attach": Entry("scow.cli.attach", "attach", "Attach to a running container's input and output"),
+    "commit": Entry("scow.cli.archives", "commit", "Create a new image from a container's changes"),
     "create": Entry("scow.cli.run", "create", "Create a new container"),
+    "export": Entry("scow.cli.archives", "export", "Export a container's filesystem as a tar archive"),
     "kill": Entry(_LIFE, "kill", "Kill one or more running containers"),
     "logs": Entry("scow.cli.logs", "logs", "Fetch the logs of a container"),
     "pause": Entry(_LIFE, "pause", "Pause all processes within one or more containers"),
@@ -69,7 +73,9 @@ TABLE: dict[str, dict[str, Entry]] = {
                 "history": _HISTORY,
                 "import": _IMPORT,
                 "inspect": Entry("scow.cli.inspect", "inspect", "Return low-level information on objects"),
+                "load": _LOAD,
                 "rmi": _RMI,
+                "save": _SAVE,
                 "tag": _TAG,
             }.items()
         )
@@ -80,10 +86,12 @@ IMAGE: dict[str, Entry] = {
     "history": _HISTORY,
     "import": _IMPORT,
     "inspect": Entry("scow.cli.inspect", "inspect_images", "Display detailed information on one or more images"),
+    "load": _LOAD,
     "ls": Entry("scow.cli.images", "images", "List images"),
     "pull": _PULL,
     "push": _PUSH,
     "rm": _RMI,
+    "save": _SAVE,
     "tag": _TAG,
 }
 CONTAINERS: dict[str, Entry] = dict(

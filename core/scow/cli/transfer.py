@@ -1,8 +1,7 @@
-"""``scow pull``, ``push`` and ``import``: streams of progress messages."""
+"""``scow pull`` and ``push``: streams of progress messages."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -11,13 +10,11 @@ import click
 
 from scow.cli.auth import auth_headers
 from scow.cli.client import Client, Response, path_of
-from scow.cli.grammar import command, flag, many, text
+from scow.cli.grammar import command, flag, text
 from scow.cli.progress import show_progress
-from scow.cli.session import Session, note, write
+from scow.cli.session import Session, write
 from scow.errors import InvalidArgument, ScowError, Unavailable
 from scow.reference import Reference
-
-BLOCK = 1024 * 1024
 
 
 @command("pull")
@@ -83,37 +80,3 @@ def push(context: Session, /, name: str, all_tags: bool, platform: str | None, q
     show_progress(checked(context.client.open("POST", path, query, headers=headers)), sys.stdout, quiet=quiet)
     if quiet:
         write(str(reference))
-
-
-@command("import")
-@many("-c", "--change", help="Apply Dockerfile instruction to the created image")
-@text("-m", "--message", help="Set commit message for imported image")
-@text("--platform", help="Set platform if server is multi-platform capable")
-@click.argument("source", metavar="file|URL|-")
-@click.argument("target", metavar="[REPOSITORY[:TAG]]", required=False)
-@click.pass_obj
-def import_(
-    context: Session,
-    /,
-    source: str,
-    target: str | None,
-    change: tuple[str, ...],
-    message: str | None,
-    platform: str | None,
-) -> None:
-    """Import the contents from a tarball to create a filesystem image."""
-    query: dict[str, object] = {"message": message, "platform": platform, "repo": target, "changes": list(change)}
-    path = "/images/create"
-    if source.startswith(("http://", "https://")):
-        response = context.client.open("POST", path, {**query, "fromSrc": source})
-    else:
-        descriptor = 0 if source == "-" else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        response = context.client.open("POST", path, {**query, "fromSrc": "-"}, upload=_blocks(descriptor))
-    show_progress(checked(response), sys.stdout)
-    if not target:
-        note("the image has no name: use 'scow tag' to give it one")
-
-
-def _blocks(descriptor: int) -> Iterator[bytes]:
-    while data := os.read(descriptor, BLOCK):
-        yield data

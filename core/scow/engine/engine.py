@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scow.content import ContentStore
+from scow.engine.archives import Archives
 from scow.engine.containers import Containers
 from scow.engine.drivers import Drivers
 from scow.engine.execs import Execs
@@ -45,6 +46,7 @@ class Engine:
     images: Images
     networks: Networks
     volumes: Volumes
+    archives: Archives
     system: System
     zygote: Zygote
 
@@ -77,6 +79,7 @@ class Engine:
         self.containers.images = self.images
         self.containers.networks = self.networks
         self.containers.volumes = self.volumes
+        self.archives = Archives(self.images.parts, self.containers, self.events, scratch)
         self.system = System(self)
         await self._load()
 

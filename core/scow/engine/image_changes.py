@@ -9,33 +9,80 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from scow.engine.times import parse_duration_ns
 from scow.errors import InvalidArgument
-from scow.types import ContainerConfig
+from scow.types import ContainerConfig, HealthConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-KNOWN = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
+_VARIABLE = re.compile(r"'[^']*'|\\(\$)|\$(\w+)|\$\{(\w+)(?::([-+])([^}]*))?\}")
+KNOWN = (
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+)
+_EXPANDED = frozenset({"ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"})
 
 
 def apply_changes(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
-    """*config* after *changes*, one instruction each. Raises `InvalidArgument` for what is none."""
+    """*config* after *changes*, one instruction each. Raises `InvalidArgument` for what is none.
+
+    As in a Dockerfile, ``$NAME`` stands for a variable of the environment so far, and an ENTRYPOINT drops a command
+    that was not given here.
+    """
     config = msgspec.convert(msgspec.to_builtins(config), ContainerConfig)
-    for change in changes:
-        for line in change.splitlines():
-            if line.strip():
-                _apply(config, line.strip())
+    lines = [line.strip() for change in changes for line in change.splitlines()]
+    has_command = False
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        word, rest = _parsed(config, line)
+        if word == "ENTRYPOINT" and not has_command:
+            config.cmd = None
+        has_command = has_command or word == "CMD"
+        _apply(config, word, rest)
     return config
 
 
-def _apply(config: ContainerConfig, line: str) -> None:
+def _parsed(config: ContainerConfig, line: str) -> tuple[str, str]:
     word, _, rest = line.partition(" ")
     word, rest = word.upper(), rest.strip()
     if word not in KNOWN:
         raise InvalidArgument(f"{word} is not a valid change command", hint=f"known: {', '.join(KNOWN)}")
     if not rest:
         raise InvalidArgument(f"{word} requires at least one argument")
+    return word, _expanded(config, rest) if word in _EXPANDED else rest
+
+
+def _expanded(config: ContainerConfig, text: str) -> str:
+    values = dict(entry.partition("=")[::2] for entry in config.env)
+
+    def value(match: re.Match[str]) -> str:
+        if match[1]:
+            return "$"
+        name = match[2] or match[3]
+        if not name:
+            return match[0]  # quoted
+        found = values.get(name, "")
+        if match[4] == "-":
+            return found or match[5]
+        return (match[5] if found else "") if match[4] == "+" else found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _apply(config: ContainerConfig, word: str, rest: str) -> None:
     if word == "CMD":
         config.cmd = _command(rest)
     elif word == "ENTRYPOINT":
@@ -45,6 +92,8 @@ def _apply(config: ContainerConfig, line: str) -> None:
     elif word == "EXPOSE":
         for port in rest.split():
             config.exposed_ports = {**config.exposed_ports, **_ports(port)}
+    elif word == "HEALTHCHECK":
+        config.healthcheck = _healthcheck(rest)
     elif word == "LABEL":
         config.labels = {**config.labels, **dict(_pairs(rest, word))}
     elif word == "ONBUILD":
@@ -60,7 +109,31 @@ def _apply(config: ContainerConfig, line: str) -> None:
 
 
 def _command(rest: str) -> list[str]:
-    return _list(rest) or ["/bin/sh", "-c", rest]
+    words = _list(rest)
+    return ["/bin/sh", "-c", rest] if words is None else words
+
+
+def _healthcheck(rest: str) -> HealthConfig:
+    """``NONE``, or options and ``CMD`` with a command (Dockerfile reference, HEALTHCHECK)."""
+    if rest.upper() == "NONE":
+        return HealthConfig(test=["NONE"])
+    found = HealthConfig()
+    while rest.startswith("--"):
+        option, _, rest = rest.partition(" ")
+        name, _, value = option[2:].partition("=")
+        if name == "retries" and value.isdigit():
+            found.retries = int(value)
+        elif name in ("interval", "timeout", "start-period", "start-interval"):
+            setattr(found, name.replace("-", "_"), parse_duration_ns(value))
+        else:
+            raise InvalidArgument(f"HEALTHCHECK: unknown option {option}")
+        rest = rest.strip()
+    word, _, command = rest.partition(" ")
+    if word.upper() != "CMD" or not command.strip():
+        raise InvalidArgument(f"HEALTHCHECK {rest!r}: expected NONE or CMD and a command")
+    words = _list(command.strip())
+    found.test = ["CMD-SHELL", command.strip()] if words is None else ["CMD", *words]
+    return found
 
 
 def _list(rest: str) -> list[str] | None:
@@ -102,3 +175,30 @@ def _ports(text: str) -> dict[str, dict[str, str]]:
     if match is None or not 0 < first <= last <= 65535:
         raise InvalidArgument(f"invalid containerPort: {text}")
     return {f"{port}/{(match[3] or 'tcp').lower()}": {} for port in range(first, last + 1)}
+
+
+def image_config(config: ContainerConfig) -> dict[str, Any]:
+    """The members of *config* that an image config has (image-spec config.md; the last three are Docker's) and that
+    say something, in the order of the specification."""
+    found = {
+        "User": config.user,
+        "ExposedPorts": dict(sorted(config.exposed_ports.items())),
+        "Env": config.env,
+        "Entrypoint": config.entrypoint,
+        "Cmd": config.cmd,
+        "Volumes": dict(sorted(config.volumes.items())),
+        "WorkingDir": config.working_dir,
+        "Labels": dict(sorted(config.labels.items())),
+        "StopSignal": config.stop_signal,
+        "Healthcheck": _said(config.healthcheck),
+        "OnBuild": config.on_build,
+        "Shell": config.shell,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _said(healthcheck: HealthConfig | None) -> dict[str, Any] | None:
+    """What *healthcheck* says beyond the defaults, as JSON."""
+    if healthcheck is None:
+        return None
+    return {name: value for name, value in msgspec.to_builtins(healthcheck).items() if value}

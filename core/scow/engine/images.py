@@ -82,6 +82,11 @@ class Images:
         self._removing = asyncio.Lock()
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
 
+    @property
+    def parts(self) -> Parts:
+        """What transfers share, for `scow.engine.archives`."""
+        return self._parts
+
     def load(self) -> None:
         """What the state has. Blocks: for the start."""
         self._store.load()

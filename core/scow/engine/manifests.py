@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LIMIT_BYTES = 8 << 20
+_CONFIG_ORDER = ("created", "author", "architecture", "variant", "os", "config", "rootfs", "history")
+_GO_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+_DIFF_ID = re.compile("sha256:[0-9a-f]{64}")
 _CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 
@@ -98,7 +102,7 @@ def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfi
         diff_ids = config.rootfs.get("diff_ids") or []
         if layers is not None and len(diff_ids) != len(layers):
             raise Corrupt(f"image config has {len(diff_ids)} diff IDs for {len(layers)} layers")
-        if not all(isinstance(diff_id, str) and diff_id.startswith("sha256:") for diff_id in diff_ids):
+        if not all(isinstance(diff_id, str) and _DIFF_ID.fullmatch(diff_id) for diff_id in diff_ids):
             raise Corrupt("image config has diff IDs that are no sha256 digests")
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise Corrupt(f"image config is malformed: {error}") from error
@@ -111,6 +115,15 @@ def created_ns(config: ImageConfig) -> int:
         return parse_rfc3339_ns(config.created)
     except InvalidArgument:
         return 0
+
+
+def make_config(document: dict[str, Any]) -> bytes:
+    """The image config *document* as the Go programs write it that read it: in their order of members, with their
+    escapes. So its digest, which is the image's ID, survives when one of them takes it apart and puts it together."""
+    known = {name: document[name] for name in _CONFIG_ORDER if document.get(name)}
+    rest = {name: value for name, value in document.items() if name not in known and value}
+    text = json.dumps({**known, **rest}, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_GO_ESCAPES).encode()
 
 
 def make_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:

@@ -1,17 +1,12 @@
-"""A create request and its image's configuration, made one (Docker's rules)."""
+"""A create request (or what is committed) and its image's configuration, made one (Docker's rules)."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from scow.errors import InvalidArgument
 from scow.types import ContainerConfig
 
-if TYPE_CHECKING:
-    from scow.types import CreateRequest
 
-
-def merge(request: CreateRequest, image: ContainerConfig) -> ContainerConfig:
+def merge(request: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
     """What the container runs with: the request's values, the image's where the request is silent.
 
     An entrypoint in the request drops the image's command too; ``[""]`` clears the entrypoint. Environment and labels

@@ -32,6 +32,11 @@ def acceptable(wanted: Platform) -> list[Platform]:
     return found
 
 
+def fits(config: ImageConfig, wanted: Platform) -> bool:
+    """Whether an image with *config* runs where *wanted* runs."""
+    return normal(Platform(config.os or "linux", config.architecture, config.variant)) in acceptable(wanted)
+
+
 def normal(platform: Platform) -> Platform:
     """*platform* with the variant that its absence stands for."""
     variant = platform.variant or _DEFAULT_VARIANTS.get(platform.architecture, "")

@@ -33,14 +33,27 @@ def parse_time_ns(text: str) -> int:
     if re.fullmatch(r"\d+(\.\d{1,9})?", text):
         seconds, _, fraction = text.partition(".")
         return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
+    ago_ns = _duration_ns(text)
+    return parse_rfc3339_ns(text) if ago_ns is None else time.time_ns() - ago_ns
+
+
+def parse_duration_ns(text: str) -> int:
+    """``1m30s`` in ns. Raises `InvalidArgument`."""
+    found = _duration_ns(text)
+    if found is None:
+        raise InvalidArgument(f"invalid duration {text!r}", hint="expected a number and h, m, s, ms, us or ns")
+    return found
+
+
+def _duration_ns(text: str) -> int | None:
     parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        ago = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-        return time.time_ns() - int(ago * 1e9)
-    return parse_rfc3339_ns(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return int(sum(float(number) * _SECONDS[unit] for number, unit in parts) * 1e9)
 
 
 def rfc3339(time_ns: int) -> str:
-    """*time_ns* as images write it, UTC with ns."""
+    """*time_ns* as images write it: UTC, with as many digits as it needs (Go's RFC3339Nano)."""
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % 1_000_000_000:09d}Z"
+    fraction = f".{time_ns % 1_000_000_000:09d}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"

@@ -20,7 +20,7 @@ from scow.options import Options
 from scow.ports.network import Attachment, PortBinding
 from scow.ports.runtime import RuntimeInfo
 from scow.rates import parse
-from scow.testing.fakes_objects import FakeEvents, FakeImages, FakeNetworks, FakeVolumes
+from scow.testing.fakes_objects import FakeArchives, FakeEvents, FakeImages, FakeNetworks, FakeVolumes
 from scow.testing.fakes_process import FakeProcess, FakeSession, framed
 from scow.types import ContainerConfig
 
@@ -361,6 +361,7 @@ class FakeEngine:
         self.ready.set()
         self.events = FakeEvents()
         self.images = FakeImages()
+        self.archives = FakeArchives(self.images)
         self.networks = FakeNetworks()
         self.volumes = FakeVolumes()
         self.containers = FakeContainers(self.images, self.networks, self.events)

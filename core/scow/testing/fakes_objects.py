@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from scow.engine.filters import check_filters
 from scow.engine.model import Event, Image, NetworkRecord, VolumeRecord
 from scow.engine.names import find, new_id
-from scow.errors import NotFound, ScowError, Unauthorized
+from scow.errors import InvalidArgument, NotFound, ScowError, Unauthorized
 from scow.event_filters import EventFilter
 from scow.oci import digest_of
 from scow.ports.network import Network, Subnet
@@ -21,7 +21,9 @@ from scow.types import ContainerConfig, ImageConfig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from scow.engine.commit import Wish
     from scow.engine.model import Container
+    from scow.oci import Platform
     from scow.ports.registry import Credentials
 
     ProgressSink = Callable[[dict[str, Any]], None]
@@ -143,6 +145,59 @@ class FakeImages:
     def list(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
         check_filters(filters or {}, ("dangling", "label", "reference", "before", "since", "until"))
         return list(self.records.values())
+
+
+class FakeArchives:
+    """Archives of text: a load takes anything but ``bad``, a save gives the names back."""
+
+    def __init__(self, images: FakeImages) -> None:
+        self._images = images
+        self.loaded = b""
+        self.platforms: list[Platform | None] = []
+        self.wishes: list[tuple[str, Wish]] = []
+        self.closed = 0
+
+    async def load(self, stream: AsyncIterator[bytes], platform: Platform | None, progress: ProgressSink) -> None:
+        self.loaded = b"".join([chunk async for chunk in stream])
+        self.platforms.append(platform)
+        if self.loaded == b"bad":
+            raise InvalidArgument("not an archive of images")
+        progress({"status": "Loading layer", "progressDetail": {"current": 1, "total": 2}, "id": "abc"})
+        progress({"stream": "Loaded image: busybox:latest\n"})
+
+    async def save(self, names: Sequence[str], platform: Platform | None) -> FakeFlow:
+        self.platforms.append(platform)
+        return FakeFlow(self, [self._images.get(name).id.encode() for name in names])
+
+    async def export(self, ref: str) -> FakeFlow:
+        if ref == "broken":
+            return FakeFlow(self, [b"x", ScowError("the disk is gone")])
+        return FakeFlow(self, [b"root of ", ref.encode()])
+
+    async def commit(self, ref: str, wish: Wish) -> Image:
+        self.wishes.append((ref, wish))
+        return self._images.get("busybox")
+
+
+class FakeFlow:
+    """The chunks of an archive; an error among them is raised."""
+
+    def __init__(self, archives: FakeArchives, chunks: list[bytes | ScowError]) -> None:
+        self._archives, self._chunks = archives, chunks
+
+    def __aiter__(self) -> FakeFlow:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._chunks:
+            raise StopAsyncIteration
+        chunk = self._chunks.pop(0)
+        if isinstance(chunk, ScowError):
+            raise chunk
+        return chunk
+
+    async def aclose(self) -> None:
+        self._archives.closed += 1
 
 
 class FakeNetworks:
