@@ -29,6 +29,9 @@ pytestmark = [
 ]
 
 
+BROKEN = "127.0.0.1:1"  # a host whose AWS profile does not exist
+
+
 class Kit:
     """A daemon whose plugins know two registries, and a third that only its reader knows."""
 
@@ -47,7 +50,7 @@ class Kit:
         self.daemon = Daemon(
             folder / "engine",
             options={
-                "plugin.ecr": {"hosts": {self.ecr.host: {"region": "eu-west-1"}}},
+                "plugin.ecr": {"hosts": {self.ecr.host: {"region": "eu-west-1"}, BROKEN: {"profile": "nobody-here"}}},
                 "plugin.gcr": {
                     "hosts": [self.google.host],
                     "key_file": str(google.write_key(folder / "key.json")),
@@ -92,6 +95,13 @@ def test_nobody_logs_in_where_a_plugin_knows_the_registry(kit: Kit, which: str, 
     token = "AWS:123456789012-auth-token"
     for secret in (token, base64.b64encode(token.encode()).decode(), "authorizationToken", "AKIAEXAMPLE", "ya29."):
         assert secret not in log
+
+
+def test_a_plugin_that_finds_no_identity_says_why(kit: Kit) -> None:
+    done = kit.daemon.docker("pull", f"{BROKEN}/team/box:1", check=False)
+    assert done.returncode == 1
+    assert "no credentials for aws: The config profile (nobody-here) could not be found" in done.stderr
+    assert "options.plugin.ecr" in done.stderr  # the hint
 
 
 def test_what_the_client_sends_goes_before_what_a_plugin_knows(kit: Kit, client: Any) -> None:
