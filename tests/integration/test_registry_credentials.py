@@ -16,6 +16,7 @@ import docker
 import pytest
 
 from scow.oci import OCI_INDEX, OCI_MANIFEST
+from scow.testing.fakes_registry import make_image
 from tests.daemon import DOCKER, Daemon
 from tests.faulty_registry import serving
 from tests.registry import HAVE_REGISTRY, RunningRegistry, running_registry
@@ -136,6 +137,25 @@ def test_scow_logs_in_pushes_pulls_and_logs_out(kit: Kit) -> None:
     log = kit.daemon.log.read_text()
     assert "s3cret" not in log
     assert "wr0ng" not in log
+
+
+def test_a_token_server_gives_an_identity_token_that_is_kept_in_place_of_the_password(kit: Kit) -> None:
+    with serving() as registry:
+        registry.auth, registry.users, registry.refresh_token = "bearer", {"reader": "s3cret"}, "an-identity"
+        registry.add("team/app", "1", make_image({"etc/": None, "etc/motd": "hello"}))
+        name = f"{registry.host}/team/app:1"
+        assert kit.scow("pull", name).returncode == 1
+        assert kit.scow("login", "-u", "reader", "--password-stdin", registry.host, stdin="s3cret").returncode == 0
+        file = kit.folder / "docker/config.json"
+        assert json.loads(file.read_text())["auths"][registry.host]["identitytoken"] == "an-identity"
+        assert "s3cret" not in file.read_text()
+        registry.users = {"reader": "changed"}  # the token still counts
+        for pull in (kit.scow("pull", name), kit.daemon.docker("--config", str(file.parent), "pull", name)):
+            assert pull.returncode == 0, pull.stderr
+        assert kit.scow("login", registry.host).stdout == "Login Succeeded\n"
+        kit.scow("logout", registry.host)
+        kit.daemon.out("rmi", name)
+    assert "an-identity" not in kit.daemon.log.read_text()
 
 
 def test_docker_py_inspects_what_is_not_pulled(kit: Kit, client: Any) -> None:
