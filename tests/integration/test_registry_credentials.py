@@ -3,6 +3,7 @@ Debian's docker-registry, the docker command line, docker-py and ``scow``."""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import docker
 import pytest
 
 from scow.oci import OCI_INDEX, OCI_MANIFEST
+from scow.testing.fakes_registry import make_image
 from tests.daemon import DOCKER, Daemon
 from tests.faulty_registry import serving
 from tests.registry import HAVE_REGISTRY, RunningRegistry, running_registry
@@ -26,6 +28,9 @@ pytestmark = [
     pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI"),
     pytest.mark.skipif(not HAVE_REGISTRY, reason="needs docker-registry"),
 ]
+
+
+BROKEN = "127.0.0.1:1"  # a host whose AWS profile does not exist
 
 
 class Kit:
@@ -46,7 +51,7 @@ class Kit:
         self.daemon = Daemon(
             folder / "engine",
             options={
-                "plugin.ecr": {"hosts": {self.ecr.host: {"region": "eu-west-1"}}},
+                "plugin.ecr": {"hosts": {self.ecr.host: {"region": "eu-west-1"}, BROKEN: {"profile": "nobody-here"}}},
                 "plugin.gcr": {
                     "hosts": [self.google.host],
                     "key_file": str(google.write_key(folder / "key.json")),
@@ -87,9 +92,17 @@ def test_nobody_logs_in_where_a_plugin_knows_the_registry(kit: Kit, which: str, 
     kit.daemon.out("rmi", name)
     assert "Downloaded newer image" in kit.daemon.out(*config, "pull", name)
     kit.daemon.out("rmi", name)
-    log = kit.daemon.log.read_text()
-    assert "auth-token" not in log
-    assert "ya29" not in log
+    log = kit.daemon.log.read_text()  # at level DEBUG
+    token = "AWS:123456789012-auth-token"
+    for secret in (token, base64.b64encode(token.encode()).decode(), "authorizationToken", "AKIAEXAMPLE", "ya29."):
+        assert secret not in log
+
+
+def test_a_plugin_that_finds_no_identity_says_why(kit: Kit) -> None:
+    done = kit.daemon.docker("pull", f"{BROKEN}/team/box:1", check=False)
+    assert done.returncode == 1
+    assert "no credentials for aws: The config profile (nobody-here) could not be found" in done.stderr
+    assert "options.plugin.ecr" in done.stderr  # the hint
 
 
 def test_what_the_client_sends_goes_before_what_a_plugin_knows(kit: Kit, client: Any) -> None:
@@ -124,6 +137,25 @@ def test_scow_logs_in_pushes_pulls_and_logs_out(kit: Kit) -> None:
     log = kit.daemon.log.read_text()
     assert "s3cret" not in log
     assert "wr0ng" not in log
+
+
+def test_a_token_server_gives_an_identity_token_that_is_kept_in_place_of_the_password(kit: Kit) -> None:
+    with serving() as registry:
+        registry.auth, registry.users, registry.refresh_token = "bearer", {"reader": "s3cret"}, "an-identity"
+        registry.add("team/app", "1", make_image({"etc/": None, "etc/motd": "hello"}))
+        name = f"{registry.host}/team/app:1"
+        assert kit.scow("pull", name).returncode == 1
+        assert kit.scow("login", "-u", "reader", "--password-stdin", registry.host, stdin="s3cret").returncode == 0
+        file = kit.folder / "docker/config.json"
+        assert json.loads(file.read_text())["auths"][registry.host]["identitytoken"] == "an-identity"
+        assert "s3cret" not in file.read_text()
+        registry.users = {"reader": "changed"}  # the token still counts
+        for pull in (kit.scow("pull", name), kit.daemon.docker("--config", str(file.parent), "pull", name)):
+            assert pull.returncode == 0, pull.stderr
+        assert kit.scow("login", registry.host).stdout == "Login Succeeded\n"
+        kit.scow("logout", registry.host)
+        kit.daemon.out("rmi", name)
+    assert "an-identity" not in kit.daemon.log.read_text()
 
 
 def test_docker_py_inspects_what_is_not_pulled(kit: Kit, client: Any) -> None:

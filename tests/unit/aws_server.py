@@ -71,13 +71,41 @@ def serving_amazon() -> Iterator[Amazon]:
             self.end_headers()
             self.wfile.write(data)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _serving(Handler) as amazon.url:
+        yield amazon
+
+
+@contextmanager
+def serving_role(key: str) -> Iterator[str]:
+    """The URL of the credentials of a container's role, as in ECS and EKS; their access key is *key*."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            names = {
+                "AccessKeyId": key,
+                "SecretAccessKey": "s3cret",
+                "Token": "t",
+                "Expiration": "2099-01-01T00:00:00Z",
+            }
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(names).encode())
+
+    with _serving(Handler) as url:
+        yield f"{url}/role"
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    amazon.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield amazon
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ from scow.ports.registry import Credentials
 from scow_registry_ecr import EcrCredentials
 from scow_registry_ecr.places import Place
 from scow_registry_ecr.tokens import Tokens
-from tests.unit.aws_server import Amazon, aws_environment, running_moto, serving_amazon
+from tests.unit.aws_server import Amazon, aws_environment, running_moto, serving_amazon, serving_role
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 PRIVATE = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
@@ -60,6 +61,25 @@ def test_a_profile_of_the_aws_config_takes_on_its_role(moto: str, tmp_path: Path
     (tmp_path / "credentials").write_text("[base]\naws_access_key_id = AKIABASE\naws_secret_access_key = s3cret\n")
     asked = plugin(tmp_path, hosts={"registry.example.com": {"profile": "other"}})
     assert asked.scow_registry_credentials("registry.example.com") == Credentials("AWS", "210987654321-auth-token")
+
+
+def test_a_role_of_the_container_is_asked_for_at_its_endpoint(
+    moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with serving_role("ASIAROLE") as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        assert plugin(tmp_path).scow_registry_credentials(HOST) == Credentials("AWS", "123456789012-auth-token")
+
+
+def test_tokens_and_signed_requests_are_not_logged_at_any_level(
+    amazon: Amazon, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert plugin(tmp_path).scow_registry_credentials(HOST) == Credentials("AWS", "token-1")
+    for secret in ("token-1", base64.b64encode(b"AWS:token-1").decode(), "s3cret", "Signature"):
+        assert secret not in caplog.text
 
 
 @pytest.mark.parametrize(

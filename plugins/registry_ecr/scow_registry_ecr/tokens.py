@@ -94,6 +94,7 @@ def _client(place: Place) -> Any:
     from botocore.config import Config
     from botocore.session import Session
 
+    logging.getLogger("botocore").setLevel(logging.INFO)  # below, it logs tokens and signed requests whole
     config = Config(
         connect_timeout=4,
         read_timeout=8,
