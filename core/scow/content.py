@@ -142,17 +142,24 @@ class ContentStore:
             for name in os.listdir(self.root / "blobs" / algorithm):
                 yield f"{algorithm}:{name}"
 
-    def collect(self, referenced: Set[str], age_s: float = ORPHAN_AGE_S) -> dict[str, int]:
-        """Of the blobs and ingests older than *age_s* only those of *referenced* are left; answers what went, and its
-        bytes."""
+    def collect(
+        self, referenced: Set[str], age_s: float = ORPHAN_AGE_S, only: Set[str] | None = None
+    ) -> dict[str, int]:
+        """Of the blobs and ingests older than *age_s* (with *only*, of those) only those of *referenced* are left;
+        answers what went, and its bytes."""
         oldest = time.time() - age_s
         gone = {}
-        for digest in [digest for digest in self.list() if digest not in referenced]:
-            if _modified(self.path(digest)) < oldest:
+
+        def wanted(digest: str, path: Path) -> bool:
+            return digest not in referenced and (only is None or digest in only) and _modified(path) <= oldest
+
+        for digest in list(self.list()):
+            if wanted(digest, self.path(digest)):
                 gone[digest] = self.delete(digest)
         for path in (self.root / "ingest").iterdir():
-            digest = path.name.partition(".")[0].replace("-", ":")
-            if digest not in referenced and _modified(path) < oldest:
+            digest = path.name.partition(".")[0].replace("-", ":", 1)
+            if wanted(digest, path):
+                gone[digest] = gone.get(digest, 0) + path.stat().st_size
                 path.unlink(missing_ok=True)
         return gone
 

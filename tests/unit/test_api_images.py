@@ -154,7 +154,8 @@ def test_inspect_and_list_show_familiar_names(client: Client) -> None:
     assert value["RootFS"]["Type"] == "layers"
     assert value["Config"]["Cmd"] == ["cat"]
     (line,) = client.get("/images/json").json
-    assert (line["Id"], line["Size"], line["Containers"]) == (value["Id"], 4_000_000, -1)
+    assert (line["Id"], line["Size"], line["Containers"]) == (value["Id"], 4_000_000, 0)
+    assert client.get("/v1.50/images/json").json[0]["Containers"] == -1
     assert "VirtualSize" not in line
     assert client.get("/v1.43/images/json").json[0]["VirtualSize"] == 4_000_000
 

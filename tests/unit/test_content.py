@@ -138,6 +138,7 @@ def test_only_old_and_unreferenced_blobs_are_collected(store: ContentStore) -> N
         ingest.write(b"part")
     for path in (store.path(kept), store.path(old), ingest.path):
         os.utime(path, (1, 1))
-    assert store.collect({kept}, 3600) == {old: 3}
+    assert store.collect({kept}, 3600, only={kept}) == {}
+    assert store.collect({kept}, 3600) == {old: 3, DIGEST: 4}
     assert set(store.list()) == {kept, new}
     assert os.listdir(store.root / "ingest") == []

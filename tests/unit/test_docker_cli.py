@@ -220,7 +220,7 @@ def test_networks_and_volumes(docker: Docker) -> None:
 
 
 def test_what_is_not_built_is_said(docker: Docker) -> None:
-    done = docker.run("system", "df")
+    done = docker.run("plugin", "ls")
     assert done.returncode == 1
     assert b"is not supported by this version of scow" in done.stderr
 

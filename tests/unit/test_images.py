@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from scow.engine.model import Container, ContainerState, Image
 from scow.errors import Conflict, InvalidArgument, NotFound
@@ -208,6 +209,77 @@ def test_an_image_with_names_in_two_repositories_goes_by_id_only_with_force(tmp_
             await kit.images.remove(image.id)
         gone = await kit.images.remove(image.id[7:19], force=True)
         assert {"Deleted": image.id} in gone
+
+    run(tmp_path, test)
+
+
+async def built_on(kit: Kit, parent: Image, number: int, name: str = "") -> Image:
+    """An image whose parent is *parent*, as commit makes it."""
+    image = replace(parent, id=f"sha256:{number:064x}", parent=parent.id, tags=(), digests=())
+    return await kit.images._store.put(image, tags=[str(Reference.parse(name))] if name else [])
+
+
+def test_an_image_that_others_were_built_on_stays_by_id_even_with_force(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        base = await brought(kit)
+        await built_on(kit, base, 1, "child")
+        for force in (False, True):
+            with pytest.raises(Conflict, match=r"cannot be forced\) - image has dependent child images"):
+                await kit.images.remove(base.id, force=force)
+        assert {"Untagged": "nginx:latest"} in await kit.images.remove("nginx")
+        assert [image.tags for image in kit.images.list()] == [("docker.io/library/child:latest",)]
+        assert len(kit.images.list(all=True)) == 2
+        assert [child.parent for child in kit.again().children(base.id)] == [base.id]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_with_the_last_child_its_unnamed_parents_go_unless_they_should_stay(tmp_path: Path, prune: bool) -> None:
+    async def test(kit: Kit) -> None:
+        base = await brought(kit)
+        step = await built_on(kit, base, 1)
+        await built_on(kit, step, 2, "child")
+        gone = await kit.images.remove("child", prune=prune)
+        assert ({"Deleted": step.id} in gone) is prune
+        left = {base.id} if prune else {base.id, step.id}
+        assert {image.id for image in kit.images.list(all=True)} == left
+
+    run(tmp_path, test)
+
+
+def test_an_unnamed_parent_in_use_stays(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        step = await built_on(kit, await brought(kit), 1)
+        await built_on(kit, step, 2, "child")
+        kit.users = [container(step)]
+        await kit.images.remove("child")
+        assert kit.images.get(step.id) == step
+
+    run(tmp_path, test)
+
+
+def test_an_image_of_another_platform_is_not_found(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        image = await imported(kit, make_tar(FILES), platform="linux/arm64")
+        assert kit.images.get("own:1", "linux/arm64/v8") == image
+        for act in (kit.images.get, kit.images.history):
+            with pytest.raises(NotFound, match="wanted linux/s390x, actual: linux/arm64"):
+                act("own:1", "linux/s390x")
+        with pytest.raises(NotFound):
+            await kit.images.remove("own:1", platform="linux/s390x")
+        assert await kit.images.remove("own:1", platform="linux/arm64")
+
+    run(tmp_path, test)
+
+
+def test_an_image_that_has_only_a_digest_is_dangling_and_not_without_a_name(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        image = await brought(kit)
+        await brought(kit, "other")
+        await kit.images.tag("other", Reference.parse("nginx"))
+        assert [found.id for found in kit.images.list(filters={"dangling": ["true"]})] == [image.id]
+        assert len(kit.images.list(filters={"dangling": ["false"]})) == 2
 
     run(tmp_path, test)
 

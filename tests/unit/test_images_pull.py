@@ -235,9 +235,7 @@ def test_a_malformed_platform_is_an_invalid_argument(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_a_sweep_takes_what_a_crash_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scow.engine.collect.ORPHAN_AGE_S", -1.0)
-
+def test_a_sweep_takes_what_a_crash_left(tmp_path: Path) -> None:
     async def test(kit: Kit) -> None:
         kit.registry.add("library/x", "latest", image())
         kept = await kit.pull("x")
@@ -245,7 +243,7 @@ def test_a_sweep_takes_what_a_crash_left(tmp_path: Path, monkeypatch: pytest.Mon
         kit.registry.add("library/y", "latest", image({"y": "1"}))
         gone = await kit.pull("y")
         await kit.images._store.delete(gone)
-        swept = await kit.images.sweep()
+        swept = await kit.images.sweep(age_s=-1)
         assert orphan in swept
         assert gone.chain_id in swept
         assert kit.content.exists(kept.manifest_digest)

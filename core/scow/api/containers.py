@@ -46,11 +46,11 @@ async def list_containers(call: Call) -> web.StreamResponse:
     limit = max(0, call.number("limit") or 0)
     found = containers.list(all=call.flag("all"), limit=limit, filters=call.filters())
     size = call.flag("size")
-    image_id = _image_ids(call.engine)
+    image_id = image_ids(call.engine)
     return answer([inspect.summary(c, image_id, await containers.size(c.id) if size else None) for c in found])
 
 
-def _image_ids(engine: Engine) -> Callable[[str], str | None]:
+def image_ids(engine: Engine) -> Callable[[str], str | None]:
     """What each reference names now, looked up once per reference."""
     known: dict[str, str | None] = {}
 

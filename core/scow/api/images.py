@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from scow.api import images_json, streams
@@ -11,11 +12,14 @@ from scow.errors import InvalidArgument, NotFound, Unauthorized, Unsupported
 from scow.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp import web
 
     from scow.api.call import Call
 
 FILTER_UNTIL = (1, 41)  # before, ``filter`` named a reference
+CONTAINERS_SINCE = (1, 51)  # before, nobody counted the containers of an image
 
 
 async def list_images(call: Call) -> web.StreamResponse:
@@ -23,19 +27,30 @@ async def list_images(call: Call) -> web.StreamResponse:
     filters = call.filters()
     if call.text("filter") and call.version < FILTER_UNTIL:
         filters["reference"] = [*filters.get("reference", []), call.text("filter")]
-    found = call.engine.images.list(all=call.flag("all"), filters=filters)
-    return answer([images_json.summary(image, -1, call.version) for image in found])
+    images = call.engine.images
+    found = images.list(all=call.flag("all"), filters=filters)
+    shared: Mapping[str, int] = {}
+    users: Mapping[str, int] | None = None
+    if call.flag("shared-size"):
+        shared = {image.id: images.layers.shared_bytes(image.id) for image in found}
+    if call.version >= CONTAINERS_SINCE:
+        users = Counter(container.image_id for container in call.engine.containers.list(all=True))
+    lines = [
+        images_json.summary(image, -1 if users is None else users[image.id], shared.get(image.id, -1), call.version)
+        for image in found
+    ]
+    return answer(lines)
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """``GET /images/{name}/json``."""
-    image = call.engine.images.get(call.args["name"])
-    return answer(images_json.inspect(image, call.engine.config.drivers["storage"]))
+    image = call.engine.images.get(call.args["name"], call.text("platform"))
+    return answer(images_json.inspect(image, call.engine.config.drivers["storage"], call.version))
 
 
 async def history(call: Call) -> web.StreamResponse:
     """``GET /images/{name}/history``."""
-    return answer(call.engine.images.history(call.args["name"]))
+    return answer(call.engine.images.history(call.args["name"], call.text("platform")))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -119,8 +134,15 @@ async def tag(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.StreamResponse:
     """``DELETE /images/{name}``."""
-    images = call.engine.images
-    removed = await images.remove(call.args["name"], force=call.flag("force"), prune=not call.flag("noprune"))
+    platforms = set(call.texts("platforms"))
+    if len(platforms) > 1:
+        raise InvalidArgument("an image here is for one platform", hint="remove one platform at a time")
+    removed = await call.engine.images.remove(
+        call.args["name"],
+        force=call.flag("force"),
+        prune=not call.flag("noprune"),
+        platform="".join(platforms),
+    )
     return answer(removed)
 
 

@@ -27,7 +27,7 @@ def repo_digests(image: Image) -> list[str]:
     return [Reference.parse(digest).familiar for digest in image.digests]
 
 
-def inspect(image: Image, storage_driver: str) -> Json:
+def inspect(image: Image, storage_driver: str, version: tuple[int, int]) -> Json:
     """Docker's ImageInspect."""
     config = image.config
     history = config.history[-1] if config.history else {}
@@ -35,7 +35,7 @@ def inspect(image: Image, storage_driver: str) -> Json:
         "Id": image.id,
         "RepoTags": repo_tags(image),
         "RepoDigests": repo_digests(image),
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": history.get("comment", ""),
         "Created": rfc3339(image.created_ns),
         "DockerVersion": "",
@@ -50,22 +50,25 @@ def inspect(image: Image, storage_driver: str) -> Json:
     }
     if config.variant:
         value["Variant"] = config.variant
+    if version < VIRTUAL_SIZE_UNTIL:
+        value["VirtualSize"] = image.size_bytes
     return value
 
 
-def summary(image: Image, containers: int, version: tuple[int, int]) -> Json:
-    """A line of ``docker images``; *containers* is how many use it, -1 where that was not counted."""
+def summary(image: Image, containers: int, shared_bytes: int, version: tuple[int, int]) -> Json:
+    """A line of ``docker images``; *containers* is how many use it, *shared_bytes* what of it other images have, too;
+    -1 where that was not counted."""
     tags, digests = repo_tags(image), repo_digests(image)
     if version < NONE_TAG_UNTIL:
         tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     value: Json = {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": tags,
         "RepoDigests": digests,
         "Created": image.created_ns // SECOND_NS,
         "Size": image.size_bytes,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "Labels": image.config.config.labels,
         "Containers": containers,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scow import rates
+from scow.api import disk_usage, image_layers, prune
 from scow.api.call import answer
 from scow.api.routing import Route
 
@@ -50,4 +51,7 @@ ROUTES = [
     Route("GET", "/scow/v1/containers/{id}/timeline", timeline),
     Route("POST", "/scow/v1/containers/{id}/net-rate", net_rate),
     Route("GET", "/scow/v1/repairs", repairs),
+    *disk_usage.OWN_ROUTES,
+    *prune.OWN_ROUTES,
+    *image_layers.OWN_ROUTES,
 ]

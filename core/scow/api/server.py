@@ -17,7 +17,19 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from scow.api import archives, attach, containers, images, networks, registry, system, unbuilt, volumes
+from scow.api import (
+    archives,
+    attach,
+    containers,
+    disk_usage,
+    images,
+    networks,
+    prune,
+    registry,
+    system,
+    unbuilt,
+    volumes,
+)
 from scow.api import exec as execs
 from scow.api.dispatch import Dispatcher
 from scow.api.early import EarlyServer
@@ -40,7 +52,20 @@ SHUTDOWN_S = 2.0
 
 def routes() -> list[Route]:
     """Every route of the API, those first that do something."""
-    groups = (containers, attach, execs, images, archives, registry, networks, volumes, system, unbuilt)
+    groups = (
+        containers,
+        attach,
+        execs,
+        images,
+        archives,
+        registry,
+        networks,
+        volumes,
+        system,
+        prune,
+        disk_usage,
+        unbuilt,
+    )
     return [route for group in groups for route in group.ROUTES]
 
 

@@ -18,17 +18,11 @@ GET    /containers/{id}/attach/ws
 HEAD   /containers/{id}/archive
 GET    /containers/{id}/archive
 PUT    /containers/{id}/archive
-POST   /containers/prune
 POST   /build
-POST   /build/prune
 POST   /build/cancel
 GET    /images/{name...}/attestations
-POST   /images/prune
-GET    /system/df
 PUT    /volumes/{name}
-POST   /volumes/prune
 POST   /networks/create
-POST   /networks/prune
 POST   /networks/{id}/connect
 POST   /networks/{id}/disconnect
 DELETE /networks/{id}

@@ -9,6 +9,7 @@ import msgspec
 from scow.api.call import answer, empty
 from scow.api.routing import Route
 from scow.api.times import rfc3339
+from scow.engine.volumes import ANONYMOUS
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -54,7 +55,7 @@ def volume_json(record: VolumeRecord) -> dict[str, Any]:
     """Docker's Volume."""
     labels = dict(record.labels)
     if record.anonymous:
-        labels.setdefault("com.docker.volume.anonymous", "")
+        labels.setdefault(ANONYMOUS, "")
     return {
         "CreatedAt": rfc3339(record.created_ns // 10**9 * 10**9),  # whole seconds, as Docker has them
         "Driver": record.driver,

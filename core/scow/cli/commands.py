@@ -82,17 +82,22 @@ TABLE: dict[str, dict[str, Entry]] = {
     ),
 }
 
+_PRUNE = "scow.cli.prune"
+
 IMAGE: dict[str, Entry] = {
+    "diff": Entry("scow.cli.image_layers", "diff", "Show what each layer of an image adds and wastes"),
     "history": _HISTORY,
     "import": _IMPORT,
     "inspect": Entry("scow.cli.inspect", "inspect_images", "Display detailed information on one or more images"),
     "load": _LOAD,
     "ls": Entry("scow.cli.images", "images", "List images"),
+    "prune": Entry(_PRUNE, "images", "Remove unused images"),
     "pull": _PULL,
     "push": _PUSH,
     "rm": _RMI,
     "save": _SAVE,
     "tag": _TAG,
+    "tree": Entry("scow.cli.image_layers", "tree", "Show which layers images share"),
 }
 CONTAINERS: dict[str, Entry] = dict(
     sorted(
@@ -101,6 +106,7 @@ CONTAINERS: dict[str, Entry] = dict(
             "exec": _EXEC,
             "inspect": Entry("scow.cli.inspect", "inspect_containers", "Display detailed information on containers"),
             "ls": _PS,
+            "prune": Entry(_PRUNE, "containers", "Remove all stopped containers"),
             "run": _RUN,
         }.items()
     )
@@ -108,12 +114,19 @@ CONTAINERS: dict[str, Entry] = dict(
 NETWORK: dict[str, Entry] = {
     "inspect": Entry("scow.cli.inspect", "inspect_networks", "Display detailed information on one or more networks"),
     "ls": Entry("scow.cli.objects", "networks", "List networks"),
+    "prune": Entry(_PRUNE, "networks", "Remove all unused networks"),
 }
 VOLUME: dict[str, Entry] = {
     "create": Entry("scow.cli.objects", "create_volume", "Create a volume"),
     "inspect": Entry("scow.cli.inspect", "inspect_volumes", "Display detailed information on one or more volumes"),
     "ls": Entry("scow.cli.objects", "volumes", "List volumes"),
+    "prune": Entry(_PRUNE, "volumes", "Remove unused local volumes"),
     "rm": Entry("scow.cli.objects", "remove_volumes", "Remove one or more volumes"),
 }
-SYSTEM: dict[str, Entry] = {"events": _EVENTS, "info": _INFO}
+SYSTEM: dict[str, Entry] = {
+    "df": Entry("scow.cli.disk_usage", "df", "Show disk usage"),
+    "events": _EVENTS,
+    "info": _INFO,
+    "prune": Entry(_PRUNE, "system", "Remove unused data"),
+}
 PLUGIN: dict[str, Entry] = {"ls": Entry("scow.cli.objects", "plugins", "List drivers and plugins, and their state")}

@@ -117,13 +117,18 @@ def _image_row(image: Mapping[str, Any], name: str, tag: str, digest: str, *, tr
 @click.argument("image")
 @click.pass_obj
 def history(
-    context: Session, /, image: str, format: str | None, human: bool, no_trunc: bool, quiet: bool, **_: Any
+    context: Session,
+    /,
+    image: str,
+    format: str | None,
+    human: bool,
+    no_trunc: bool,
+    platform: str | None,
+    quiet: bool,
 ) -> None:
     """Show the history of an image."""
-    rows = [
-        _history_row(entry, human=human, trunc=not no_trunc)
-        for entry in context.client.get(f"/images/{path_of(image)}/history")
-    ]
+    found = context.client.get(f"/images/{path_of(image)}/history", platform=platform)
+    rows = [_history_row(entry, human=human, trunc=not no_trunc) for entry in found]
     default = "ID CreatedSince CreatedBy Size Comment"
     fmt.emit(fmt.show(rows, HISTORY, default=default, template=format, quiet=(lambda r: r["ID"]) if quiet else None))
 
@@ -169,7 +174,8 @@ def rmi(context: Session, /, image: tuple[str, ...], force: bool, no_prune: bool
     failed = 0
     for name in image:
         try:
-            removed = context.client.delete(f"/images/{path_of(name)}", force=force, noprune=no_prune)
+            path = f"/images/{path_of(name)}"
+            removed = context.client.delete(path, force=force, noprune=no_prune, platforms=list(platform))
         except Unavailable:
             raise
         except ScowError as error:

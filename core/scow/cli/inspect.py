@@ -24,14 +24,15 @@ _PATHS = {
 Find = Callable[[str], Any]
 
 
-def _finder(client: Client, kinds: Sequence[str], *, size: bool = False) -> Find:
+def _finder(client: Client, kinds: Sequence[str], *, size: bool = False, platform: str | None = None) -> Find:
     """A function that looks a name up as each of *kinds* in turn."""
 
     def find(name: str) -> Any:
         missing: NotFound | None = None
         for kind in kinds:
             try:
-                return client.get(_PATHS[kind].format(path_of(name)), size=size and kind == "container")
+                path = _PATHS[kind].format(path_of(name))
+                return client.get(path, size=size and kind == "container", platform=platform)
             except NotFound as error:
                 missing = error
         if missing is not None and len(kinds) == 1:
@@ -100,7 +101,7 @@ def inspect_containers(context: Session, /, container: tuple[str, ...], format: 
 @click.pass_obj
 def inspect_images(context: Session, /, image: tuple[str, ...], format: str | None, platform: str | None) -> int:
     """Display detailed information on one or more images."""
-    return _inspect(image, _finder(context.client, ["image"]), format)
+    return _inspect(image, _finder(context.client, ["image"], platform=platform), format)
 
 
 @command("inspect")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from scow.engine.manifests import manifest_in_store
 from scow.errors import Conflict, NotFound, ScowError
 from scow.oci import chain_ids
 from scow.ports import STORAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
 
     from scow.content import ContentStore
     from scow.engine.compressed_layers import CompressedLayers
     from scow.engine.drivers import Drivers
+    from scow.engine.image_blobs import ImageBlobs
     from scow.engine.image_store import ImageStore
     from scow.engine.leases import Leases
     from scow.engine.model import Image
-    from scow.ports.storage import StorageDriver
+    from scow.ports.storage import Snapshot, StorageDriver
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +37,18 @@ class Collector:
         content: ContentStore,
         store: ImageStore,
         leases: Leases,
+        blobs: ImageBlobs,
         compressed: CompressedLayers,
     ) -> None:
         self._drivers, self._content, self._store, self._leases = drivers, content, store, leases
-        self._compressed = compressed
+        self._blobs, self._compressed = blobs, compressed
 
     async def drop(self, image: Image) -> list[str]:
         """What only *image*, whose record is gone, had is gone: blobs, then snapshots from the top; answers the chain
         IDs of those. One that a container stands on stays until `sweep`."""
         async with self._leases.settling:
             others = self._store.all()
-            used = {chain for other in others for chain in chain_ids(list(other.diff_ids))}
-            chains = [chain for chain in chain_ids(list(image.diff_ids)) if chain not in used]
+            chains = [chain for chain in chain_ids(list(image.diff_ids)) if chain not in self._store.layers]
             gone = await self.remove_snapshots(chains)
             needed = await asyncio.to_thread(self._blobs_of, others)
             if needed is not None:
@@ -96,22 +97,24 @@ class Collector:
                     await asyncio.to_thread(self._content.delete, digest)
                     await asyncio.to_thread(self._content.forget, digest)
 
-    async def sweep(self) -> list[str]:
-        """What no image needs and is not new is gone: left by a crash, or by an image that was removed under a
-        container. Answers what went."""
+    async def sweep(self, age_s: float = ORPHAN_AGE_S, only: Set[str] | None = None) -> dict[str, int]:
+        """What no image needs and is older than *age_s* is gone: left by a crash, or by an image that was removed under
+        a container; with *only*, of those digests and keys. Answers what went, and its bytes."""
         async with self._leases.settling:
             images = self._store.all()
-            used = {chain for image in images for chain in chain_ids(list(image.diff_ids))}
-            snapshots = await self._drivers.call(STORAGE, "", "list", lambda storage: storage.list())
-            gone = []
-            for snapshot in reversed(snapshots):
+            used = self._store.layers
+            snapshots = await self._drivers.call(STORAGE, "", "list", _sizes)
+            gone: dict[str, int] = {}
+            for snapshot, size in reversed(snapshots):
                 orphan = snapshot.committed and snapshot.key.startswith("sha256:") and snapshot.key not in used
-                if orphan and snapshot.key not in self._leases and await self._remove_snapshot(snapshot.key):
-                    gone.append(snapshot.key)
+                if not orphan or snapshot.key in self._leases or (only is not None and snapshot.key not in only):
+                    continue
+                if await self._remove_snapshot(snapshot.key):
+                    gone[snapshot.key] = size
             needed = await asyncio.to_thread(self._blobs_of, images)
             if needed is not None:
                 kept = needed | self._leases.held()
-                gone += await asyncio.to_thread(self._content.collect, kept, ORPHAN_AGE_S)
+                gone |= await asyncio.to_thread(self._content.collect, kept, age_s, only)
             await self._compressed.keep_only(diff_id for image in images for diff_id in image.diff_ids)
             return gone
 
@@ -120,12 +123,20 @@ class Collector:
         deletes on a guess."""
         digests: set[str] = set()
         for image in images:
-            digests |= {image.id, image.manifest_digest}
+            digests.add(image.id)
             try:
-                manifest = manifest_in_store(self._content.read(image.manifest_digest), image.manifest_digest)
+                digests.update(self._blobs.of(image))
             except (ScowError, OSError) as error:
                 log.warning("image %s: %s", image.id, error)
                 return None
-            digests |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
-            digests |= self._compressed.sizes_of(image.diff_ids).keys()
         return digests
+
+
+def _sizes(storage: StorageDriver) -> list[tuple[Snapshot, int]]:
+    """The committed snapshots with their bytes."""
+    found = []
+    for snapshot in storage.list():
+        if snapshot.committed:
+            with contextlib.suppress(NotFound):  # it was removed meanwhile
+                found.append((snapshot, storage.usage(snapshot.key).size_bytes))
+    return found

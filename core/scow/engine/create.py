@@ -23,6 +23,7 @@ from scow.engine.records import put
 from scow.engine.restart_policy import check_policy
 from scow.engine.signals import parse_signal
 from scow.engine.userns import give_ids
+from scow.engine.volumes import ANONYMOUS
 from scow.errors import Conflict, DriverNotFound, InvalidArgument, NotFound
 from scow.oci import Platform
 from scow.options import check_allowed, resolve
@@ -254,7 +255,7 @@ def _volume_options(record: Container, point: MountPoint) -> tuple[dict[str, str
         if mount.type == "volume" and mount.source == point.name and mount.volume_options is not None:
             driver = mount.volume_options.driver_config
             return (driver.options if driver else {}), mount.volume_options.labels
-    return {}, ({"com.docker.volume.anonymous": ""} if point.anonymous else {})
+    return {}, ({ANONYMOUS: ""} if point.anonymous else {})
 
 
 def _make_directory(directory: Path, hostname: str) -> None:

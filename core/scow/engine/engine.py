@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from scow.content import ContentStore
 from scow.engine.archives import Archives
 from scow.engine.containers import Containers
+from scow.engine.disk_usage import DiskUsage
 from scow.engine.drivers import Drivers
 from scow.engine.execs import Execs
 from scow.engine.images import Images
+from scow.engine.measures import Measures
 from scow.engine.networks import Networks
+from scow.engine.prune import Prune
 from scow.engine.reconcile import Reconcile
 from scow.engine.system import System
 from scow.engine.volumes import Volumes
@@ -47,8 +50,11 @@ class Engine:
     networks: Networks
     volumes: Volumes
     archives: Archives
+    disk_usage: DiskUsage
+    prune: Prune
     system: System
     zygote: Zygote
+    _measures: Measures
 
     def __init__(self, config: Config, host: PluginHost | None = None) -> None:
         self.config = config
@@ -80,11 +86,14 @@ class Engine:
         self.containers.networks = self.networks
         self.containers.volumes = self.volumes
         self.archives = Archives(self.images.parts, self.containers, self.events, scratch)
+        self._measures = Measures(self.state)
+        self.disk_usage = DiskUsage(self, self._measures)
+        self.prune = Prune(self)
         self.system = System(self)
         await self._load()
 
     async def _load(self) -> None:
-        for part in (self.images, self.volumes, self.networks, self.containers):
+        for part in (self.images, self.volumes, self.networks, self.containers, self._measures):
             await asyncio.to_thread(part.load)
         await self.drivers.driver(STORAGE, self.config.drivers["storage"])
         await self.networks.ensure_builtin()
@@ -107,6 +116,7 @@ class Engine:
             return
         self.containers.closing = True
         await self.zygote.close()
+        await self._measures.close()
         await self.containers.close()
         if not any(record.state.running for record in self.containers.records()):
             await self.networks.release()

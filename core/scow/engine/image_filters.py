@@ -22,13 +22,15 @@ KNOWN = ("reference", "dangling", "label", "label!", "before", "since", "until")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def filter_images(store: ImageStore, filters: Mapping[str, Sequence[str]]) -> list[Image]:
+def filter_images(store: ImageStore, filters: Mapping[str, Sequence[str]], all: bool) -> list[Image]:
     """The images of *store* that pass *filters*, newest first; with ``reference`` only with the names that match.
+    Those that have children and no name, the steps of a build, only with *all*.
 
     Raises `InvalidArgument` for an unknown filter or value, `NotFound` for the image of ``before`` or ``since``.
     """
     tests = [_test(store, name, values) for name, values in check_filters(filters, KNOWN).items()]
-    found = [image for image in store.all() if all(test(image) for test in tests)]
+    found = [image for image in store.all() if False not in (test(image) for test in tests)]
+    found = [image for image in found if all or image.tags or image.digests or not store.children(image.id)]
     patterns = filters.get("reference")
     if not patterns:
         return found
@@ -40,6 +42,14 @@ def filter_images(store: ImageStore, filters: Mapping[str, Sequence[str]]) -> li
 def matches(image: Image, pattern: str) -> bool:
     """Whether a name of *image* is like *pattern*: ``nginx``, ``nginx:1.*``, ``docker.io/library/ngin?``."""
     return any(map(_name_test(pattern), (*image.tags, *image.digests)))
+
+
+def parse_flag(name: str, values: Sequence[str]) -> bool:
+    """What the filter *name* says. Raises `InvalidArgument` where that is neither true nor false."""
+    flag = _FLAGS.get(values[0].lower())
+    if flag is None:
+        raise InvalidArgument(f"invalid filter '{name}={values[0]}'", hint="true or false")
+    return flag
 
 
 def _with_names(image: Image, wanted: Callable[[str], bool]) -> Image:
@@ -81,10 +91,9 @@ def _test(store: ImageStore, name: str, values: Sequence[str]) -> Callable[[Imag
     if name == "label!":
         return lambda image: not any(match_labels([value], image.config.config.labels) for value in values)
     if name == "dangling":
-        flag = _FLAGS.get(values[0].lower())
-        if flag is None:
-            raise InvalidArgument(f"invalid filter 'dangling={values[0]}'", hint="true or false")
-        return lambda image: (not image.tags) is flag
+        if parse_flag("dangling", values):
+            return lambda image: not image.tags
+        return lambda image: bool(image.tags or image.digests)
     if name in ("before", "since"):
         edge = store.get(values[0]).created_ns
         return lambda image: image.created_ns < edge if name == "before" else image.created_ns > edge

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from scow.engine.image_layers import ImageLayers
 from scow.engine.model import Image
 from scow.errors import InvalidArgument, NotFound
 from scow.reference import Reference
@@ -26,11 +27,14 @@ replace = msgspec.structs.replace
 
 
 class ImageStore:
-    """Belongs to one event loop. A tag names one image only: whoever gets it takes it from the other."""
+    """Belongs to one event loop. A tag names one image only: whoever gets it takes it from the other. *layers* counts
+    who has which."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.layers = ImageLayers()
         self._images: dict[str, Image] = {}
+        self._children: dict[str, set[str]] = {}  # ids by the id of the parent
         self._by_name: dict[str, str] = {}  # tag or repository digest in full → image id
         self._changing = asyncio.Lock()
 
@@ -42,6 +46,10 @@ class ImageStore:
     def all(self) -> list[Image]:
         """Every image, newest first."""
         return sorted(self._images.values(), key=lambda image: (image.created_ns, image.id), reverse=True)
+
+    def children(self, id: str) -> list[Image]:
+        """The images that were committed from this one, or built on it."""
+        return [self._images[child] for child in sorted(self._children.get(id, ()))]
 
     def by_id(self, id: str) -> Image | None:
         """The image with exactly this id."""
@@ -92,7 +100,8 @@ class ImageStore:
                 raise NotFound(f"No such image: {id}")
             before = self._images.get(image.id)
             kept_tags, kept_digests = (before.tags, before.digests) if before else ((), ())
-            image = replace(image, tags=_merged(kept_tags, tags), digests=_merged(kept_digests, digests))
+            parent = image.parent or (before.parent if before else "")
+            image = replace(image, tags=_merged(kept_tags, tags), digests=_merged(kept_digests, digests), parent=parent)
             changed = [*self._robbed(image), image]
             await self._state.commit(*(_put(each) for each in changed))
             for each in changed:
@@ -137,11 +146,17 @@ class ImageStore:
     def _remember(self, image: Image) -> None:
         self._forget(image.id)
         self._images[image.id] = image
+        self.layers.add(image)
+        if image.parent:
+            self._children.setdefault(image.parent, set()).add(image.id)
         for name in (*image.tags, *image.digests):
             self._by_name[name] = image.id
 
     def _forget(self, id: str) -> None:
         before = self._images.pop(id, None)
+        self.layers.discard(id)
+        if before is not None and before.parent:
+            self._children[before.parent].discard(id)
         for name in (*before.tags, *before.digests) if before else ():
             if self._by_name.get(name) == id:
                 del self._by_name[name]

@@ -8,28 +8,32 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from scow.engine.collect import Collector
+from scow.engine.collect import ORPHAN_AGE_S, Collector
 from scow.engine.compressed_layers import CompressedLayers
 from scow.engine.history import history
+from scow.engine.image_blobs import ImageBlobs
+from scow.engine.image_diff import ImageDiff, compare
 from scow.engine.image_filters import filter_images, matches
 from scow.engine.image_import import import_tar
-from scow.engine.image_remove import check_delete, check_untag, named_by, names_to_untag
-from scow.engine.image_store import ImageStore
+from scow.engine.image_remove import Removal
+from scow.engine.image_store import ImageStore, shown
+from scow.engine.image_tree import Node, tree
 from scow.engine.kept_blobs import KeptBlobs
 from scow.engine.leases import Leases
+from scow.engine.orphans import Orphans
 from scow.engine.platforms import check_fits
 from scow.engine.progress import Broadcast
 from scow.engine.pull import Pull
 from scow.engine.pull_layers import PARALLEL, Parts
 from scow.engine.push import Push
 from scow.engine.registries import Registries
-from scow.errors import Conflict, InvalidArgument, NotFound
+from scow.errors import InvalidArgument, NotFound
 from scow.oci import Platform
-from scow.ports import REGISTRY
+from scow.ports import REGISTRY, STORAGE
 from scow.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 
     from scow.config import Config
     from scow.content import ContentStore
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from scow.events import Events
     from scow.host import PluginHost
     from scow.ports.registry import Credentials
+    from scow.ports.storage import StorageDriver
     from scow.state import State
 
     ProgressSink = Callable[[dict[str, Any]], None]
@@ -46,7 +51,8 @@ log = logging.getLogger(__name__)
 
 
 class Images:
-    """The images of one engine. *in_use* answers the containers that were made from an image id."""
+    """The images of one engine. *in_use* answers the containers that were made from an image id; *layers*,
+    *blobs* and *content* tell what the images consist of, *orphans* what else there is."""
 
     def __init__(
         self,
@@ -58,12 +64,15 @@ class Images:
         config: Config,
         in_use: Callable[[str], Sequence[Container]],
     ) -> None:
-        self._drivers, self._events, self._config, self._in_use = drivers, events, config, in_use
+        self._drivers, self._events, self._config = drivers, events, config
         self.registries = Registries(host, drivers, config.drivers["registry"])
         self._store = ImageStore(state)
+        self.content, self.layers = content, self._store.layers
         leases = Leases()
         self._compressed = CompressedLayers(state, content, self._store, leases)
-        self._collector = Collector(drivers, content, self._store, leases, self._compressed)
+        self.blobs = ImageBlobs(content, self._compressed)
+        self.orphans = Orphans(drivers, content, self.layers, leases)
+        self._collector = Collector(drivers, content, self._store, leases, self.blobs, self._compressed)
         downloads = asyncio.Semaphore(PARALLEL)
         self._parts = Parts(
             drivers,
@@ -79,7 +88,7 @@ class Images:
             ),
             layer_limit_bytes=config.layer_limit,
         )
-        self._removing = asyncio.Lock()
+        self._removal = Removal(self._store, self._collector, self.blobs, in_use, self._emit)
         self._pulls: dict[tuple[Any, ...], _SharedPull] = {}
 
     @property
@@ -92,25 +101,46 @@ class Images:
         self._store.load()
         self._compressed.load()
 
-    async def sweep(self) -> list[str]:
-        """Blobs and snapshots that no image needs are gone, but for new ones; answers which. For after a start."""
+    async def sweep(self, age_s: float = ORPHAN_AGE_S, only: Set[str] | None = None) -> Mapping[str, int]:
+        """Blobs, downloads and snapshots that no image needs and that are older than *age_s* are gone (with *only*, of
+        those digests and keys); answers which, and their bytes. For after a start, and for prune."""
         await self._parts.kept.let_go(self._store.all())
-        return await self._collector.sweep()
+        return await self._collector.sweep(age_s, only)
 
     # Look-ups
 
-    def get(self, ref: str) -> Image:
-        """By id, unique id prefix, familiar or full reference, or ``repo@digest``. Raises `NotFound`."""
-        return self._store.get(ref)
+    def get(self, ref: str, platform: str = "") -> Image:
+        """By id, unique id prefix, familiar or full reference, or ``repo@digest``. Raises `NotFound`, also where the
+        image is not for *platform* (as `Platform.decode` takes it)."""
+        image = self._store.get(ref)
+        if platform:
+            check_fits(image.config, Platform.decode(platform), shown(ref))
+        return image
 
     def matching(self, ref: str) -> list[Image]:
         """The image that `get` would answer, or those with a name like the pattern *ref*."""
         found = self._store.find(ref)
         return [found] if found is not None else [image for image in self._store.all() if matches(image, ref)]
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
         """Docker's HistoryResponseItem objects, newest first. Raises `NotFound`."""
-        return history(self._store.get(ref))
+        return history(self.get(ref, platform))
+
+    def tree(self, refs: Collection[str] = ()) -> Sequence[Node]:
+        """The layers of *refs* (of all images where there are none) by what stands on what. Raises `NotFound`."""
+        return tree([self.get(ref) for ref in refs] or self._store.all(), self.layers)
+
+    async def diff(self, ref: str, *, with_changes: bool = False) -> ImageDiff:
+        """What each layer of *ref* adds, changes and deletes; *with_changes* path by path. Raises `NotFound`."""
+        image = self.get(ref)
+        manifest = await asyncio.to_thread(self.blobs.manifest, image)
+        chains = [layer.chain_id for layer in self.layers.of(image.id)]
+
+        def read(storage: StorageDriver) -> ImageDiff:
+            return compare(image, chains, manifest.layers, self.content, storage, with_changes)
+
+        with self._parts.leases.hold([*chains, *(layer.digest for layer in manifest.layers)]):
+            return await self._drivers.call(STORAGE, "", "diff", read, deadline_s=None)
 
     # Transfers
 
@@ -242,51 +272,30 @@ class Images:
         image = await self._store.name(image.id, tags=[str(target)])
         await self._emit("tag", image, target.familiar)
 
-    async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
-        """The name *ref* is gone, and with its last name the image; by id the image with its names. Answers
-        ``{"Untagged": …}`` and ``{"Deleted": …}``. Raises `NotFound`, `Conflict` by Docker's rules."""
-        async with self._removing:
-            return await self._remove(ref, force)
+    async def remove(
+        self, ref: str, *, force: bool = False, prune: bool = True, platform: str = ""
+    ) -> list[dict[str, str]]:
+        """The name *ref* is gone, and with its last name the image; by id the image with its names. With *prune* so are
+        the images below it that have no name, no other child and no container. Answers ``{"Untagged": …}`` and
+        ``{"Deleted": …}``. Raises `NotFound` (also where the image is not for *platform*), `Conflict` by Docker's
+        rules."""
+        return await self._removal.remove(ref, force, prune, lambda: self.get(ref, platform))
 
-    async def _remove(self, ref: str, force: bool) -> list[dict[str, str]]:
-        image = self._store.get(ref)
-        users = self._in_use(image.id)
-        name = named_by(image, ref)
-        if name is None:
-            check_delete(image, users, force)
-            return [*await self._untag(image, [*image.tags, *image.digests]), *await self._delete(image)]
-        if not force:
-            check_untag(image, ref, users)
-        gone = await self._untag(image, names_to_untag(image, name))
-        left = self._store.get(image.id)
-        if left.tags or left.digests:
-            return gone
-        try:
-            check_delete(left, users, force)
-        except Conflict:
-            return gone  # it stays without a name, as in Docker
-        return [*gone, *await self._delete(left)]
-
-    async def _untag(self, image: Image, names: list[str]) -> list[dict[str, str]]:
-        if names:
-            await self._store.untag(image, names)
-        gone = [Reference.parse(name).familiar for name in names]
-        for familiar in gone:
-            await self._emit("untag", image, familiar)
-        return [{"Untagged": familiar} for familiar in gone]
-
-    async def _delete(self, image: Image) -> list[dict[str, str]]:
-        await self._store.delete(image)
-        await self._emit("delete", image, image.id)
-        layers = await self._collector.drop(image)
-        return [{"Deleted": image.id}, *({"Deleted": chain} for chain in layers)]
+    async def discard(self, id: str, names: Collection[str]) -> list[dict[str, str]]:
+        """The image *id*, which nobody uses and which has no name but *names*, is gone; answers as `remove`. Raises
+        `Conflict` where that is not so (any more), `NotFound`."""
+        return await self._removal.discard(id, names)
 
     async def _emit(self, action: str, image: Image, name: str) -> None:
         await self._events.emit("image", action, image.id, {**image.config.config.labels, "name": name})
 
+    def children(self, id: str) -> Sequence[Image]:
+        """The images that were built on this one."""
+        return self._store.children(id)
+
     def list(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
-        """Newest first. *all* changes nothing: there are no intermediate images. Raises `InvalidArgument`."""
-        return filter_images(self._store, filters or {})
+        """Newest first. With *all* also those without a name that others were built on. Raises `InvalidArgument`."""
+        return filter_images(self._store, filters or {}, all)
 
 
 class _SharedPull:

@@ -102,7 +102,8 @@ class Image(msgspec.Struct, kw_only=True, frozen=True):
 
     *manifest_digest* is the manifest whose blobs the content store holds (made by Scow for imported images);
     *tags* are full references (``docker.io/library/nginx:latest``), *digests* repository digests
-    (``docker.io/library/nginx@sha256:…``). *size_bytes* is the sum of its unpacked layers.
+    (``docker.io/library/nginx@sha256:…``). *size_bytes* is the sum of its unpacked layers. *parent* is the id of the
+    image that it was committed from or built on, ``""`` for one that was brought.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Image(msgspec.Struct, kw_only=True, frozen=True):
     digests: tuple[str, ...] = ()
     size_bytes: int = 0
     layer_sizes: tuple[int, ...] = ()
+    parent: str = ""
 
 
 class NetworkRecord(msgspec.Struct, kw_only=True, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 from scow.engine.filters import check_filters, match_labels, match_pattern
 from scow.engine.model import NetworkRecord
 from scow.engine.names import find, new_id
-from scow.errors import InvalidArgument, NotFound, ScowError
+from scow.errors import Conflict, Forbidden, InvalidArgument, NotFound, ScowError
 from scow.ports import NETWORK
 from scow.ports.network import Network
 from scow.state import Delete, Put
@@ -118,6 +118,21 @@ class Networks:
             return find(ref, "network", self._records, self._names)
         except NotFound:
             raise NotFound(f"network {ref} not found") from None
+
+    async def remove(self, ref: str) -> None:
+        """The network is gone, here and in the kernel. Raises `Forbidden` for a built-in one, `Conflict` while a
+        container has an endpoint in it, `NotFound`."""
+        record = self.get(ref)
+        network = record.network
+        if record.builtin:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        users = [c.name for c in self._containers() if any(e.network_id == network.id for e in c.endpoints.values())]
+        if users:
+            raise Conflict(f"network {network.name} has active endpoints ({', '.join(users)})")
+        await self._drivers.call(NETWORK, network.driver, "remove", partial(_remove, network=network))
+        await self._state.commit(Delete(KIND, network.id))
+        del self._records[network.id]
+        self._names.pop(network.name, None)
 
     def _matches(self, record: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
         network = record.network

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 KIND = "volume"
 FILTERS = ("dangling", "driver", "label", "name")
+ANONYMOUS = "com.docker.volume.anonymous"  # Docker's label for a volume without a name
 
 
 class Volumes:
@@ -66,6 +67,8 @@ class Volumes:
         self._users = users
         self._scratch = scratch
         self._records: dict[str, VolumeRecord] = {}
+        self._changed: dict[str, int] = {}
+        self._opened_ns = time.time_ns()
         self._lock = asyncio.Lock()
 
     def load(self) -> None:
@@ -77,8 +80,9 @@ class Volumes:
     async def create(
         self, name: str, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
     ) -> VolumeRecord:
-        """The volume exists; one of that name is answered as it is. An empty *name* makes an anonymous volume."""
-        anonymous = not name
+        """The volume exists; one of that name is answered as it is. An empty *name* or Docker's label for it makes an
+        anonymous volume."""
+        anonymous = not name or ANONYMOUS in labels
         name = name or new_id()
         driver = driver or self._default
         if not VOLUME_NAME.fullmatch(name):
@@ -138,11 +142,17 @@ class Volumes:
                     raise
             await self._state.commit(Delete(KIND, name))
             del self._records[name]
+            self._changed.pop(name, None)
         self._events.post("volume", "destroy", name, {"driver": record.driver})
+
+    def changed_ns(self, name: str) -> int:
+        """When the volume was last mounted for a container or released, as far as this process knows."""
+        return self._changed.get(name, self._opened_ns)
 
     async def hold(self, point: MountPoint, holder: str) -> str:
         """The host path of volume *point*, mounted for container *holder*."""
         record = self.get(point.name)
+        self._changed[point.name] = time.time_ns()
         path = await self._drivers.call(VOLUME, record.driver, "mount", lambda d: d.mount(point.name, holder))
         self._events.post(
             "volume",
@@ -164,6 +174,7 @@ class Volumes:
         if record is None:
             return
         await self._drivers.call(VOLUME, record.driver, "unmount", lambda d: d.unmount(point.name, holder))
+        self._changed[point.name] = time.time_ns()
         self._events.post("volume", "unmount", point.name, {"container": holder, "driver": record.driver})
 
     async def fill(self, point: MountPoint, image_root: Sequence[Mount], holder: str) -> None:
@@ -189,6 +200,11 @@ class Volumes:
             used = {point.name for container in self._users() for point in container.mounts if point.name}
             records = [r for r in records if (r.name not in used) == wanted]
         return records
+
+
+def is_anonymous(record: VolumeRecord) -> bool:
+    """Whether nobody gave the volume its name."""
+    return record.anonymous or ANONYMOUS in record.labels
 
 
 def _copy_up(image_root: Sequence[Mount], inside: str, target: str, scratch: Path) -> None:

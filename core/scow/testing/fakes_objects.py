@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from scow.engine.filters import check_filters
+from scow.engine.image_layers import ImageLayers
 from scow.engine.model import Event, Image, NetworkRecord, VolumeRecord
 from scow.engine.names import find, new_id
 from scow.errors import InvalidArgument, NotFound, ScowError, Unauthorized
@@ -38,6 +39,7 @@ class FakeImages:
         self.pushes: list[tuple[Reference, Credentials | None, bool]] = []
         self.pull_cancelled = asyncio.Event()
         self.imported = b""
+        self.layers = ImageLayers()
         self._add(Reference.parse("busybox"))
 
     def _add(self, ref: Reference) -> Image:
@@ -58,6 +60,7 @@ class FakeImages:
             size_bytes=4_000_000,
         )
         self.records[id] = image
+        self.layers.add(image)
         return image
 
     async def pull(
@@ -103,7 +106,7 @@ class FakeImages:
         self.pushes.append((ref, credentials, all_tags))
         progress({"status": f"The push refers to repository [{ref.name}]"})
 
-    def get(self, ref: str) -> Image:
+    def get(self, ref: str, platform: str = "") -> Image:
         if ref in self.records:
             return self.records[ref]
         short = [image for id, image in self.records.items() if id.removeprefix("sha256:").startswith(ref)]
@@ -119,8 +122,10 @@ class FakeImages:
         image = self.get(ref)
         self.records[image.id] = replace(image, tags=(*image.tags, str(target)))
 
-    async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[dict[str, str]]:
-        image = self.get(ref)
+    async def remove(
+        self, ref: str, *, force: bool = False, prune: bool = True, platform: str = ""
+    ) -> list[dict[str, str]]:
+        image = self.get(ref, platform)
         del self.records[image.id]
         return [*({"Untagged": Reference.parse(tag).familiar} for tag in image.tags), {"Deleted": image.id}]
 
@@ -137,7 +142,7 @@ class FakeImages:
         self.imported = b"".join([chunk async for chunk in stream])
         return self._add(target or Reference.parse("imported"))
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
         image = self.get(ref)
         created = image.created_ns // 10**9
         return [{"Id": image.id, "Created": created, "CreatedBy": "/bin/sh", "Tags": None, "Size": 1, "Comment": ""}]
