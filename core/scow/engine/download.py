@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
-FIRST_PAUSE_S = 0.2
+FIRST_PAUSE_S = 0.1
 RANGES = 3
 """How many connections bring one blob."""
 RANGE_BYTES = 16 << 20
@@ -86,28 +86,30 @@ class Download:
         self._arrival.begin(path, self._content.size(self._blob.digest), complete=True)
 
     def _receive_all(self, ingest: Ingest) -> None:
+        wrong = barren = 0
         for attempt in range(1, ATTEMPTS + 1):
-            straight = not ingest.received  # in one go from the beginning
+            before = ingest.received
             try:
-                straight = not self._receive(ingest) and straight
+                self._receive(ingest)
                 ingest.commit()
                 return
             except (Unavailable, Corrupt) as error:
                 self._check()
-                # A wrong digest may come from what an earlier attempt left, or from ranges of two different blobs:
-                # once more in one go. Otherwise the registry has wrong bytes, and would send them again.
-                wrong = isinstance(error, Corrupt) and ingest.offset == 0
+                # A wrong digest may come from what an earlier attempt left, or from parts of two different blobs:
+                # once more in one go. After that the registry has wrong bytes, and would send them again.
+                wrong += isinstance(error, Corrupt) and ingest.offset == 0
                 self._ranges = self._ranges and not wrong
                 self._arrival.advance(ingest.offset)
-                if attempt == ATTEMPTS or (wrong and straight):
+                barren += ingest.received == before  # a backend has tried more than once already
+                if attempt == ATTEMPTS or wrong == 2 or barren == 2:
                     raise
                 log.info("download of %s from %s: %s; attempt %d", self._blob.digest, self._ref, error, attempt + 1)
             self._progress.status("Retrying")
             self._cancelled.wait(FIRST_PAUSE_S * 2 ** (attempt - 1))
             self._check()
 
-    def _receive(self, ingest: Ingest) -> bool:
-        """All bytes have come; answers whether in ranges."""
+    def _receive(self, ingest: Ingest) -> None:
+        """All bytes have come."""
         gaps = ingest.missing()
         in_ranges = self._ranges and sum(end - start for start, end in gaps) >= LARGE_BYTES
         try:
@@ -120,11 +122,10 @@ class Download:
         except Unsupported:  # the backend cannot start in the middle
             if not in_ranges and not gaps[0][0]:
                 raise
-            self._ranges = in_ranges = False
+            self._ranges = False
             ingest.restart()
             self._arrival.advance(0)
             self.copy(ingest, 0, self._blob.size_bytes)
-        return in_ranges
 
     def copy(self, ingest: Ingest, start: int, end: int, stopped: threading.Event | None = None) -> None:
         """The bytes from *start* to *end* have come, or *stopped* is set. Without that, they are hashed and told of,
