@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ from tests.properties import HOSTILE, NAMES, TREES, Evil, Node, folder, packed, 
 
 pytestmark = pytest.mark.root
 
-DRIVERS = {"overlay": OverlayDriver, "vfs": VfsDriver}
+DRIVERS: dict[str, Callable[[DriverContext], StorageDriver]] = {"overlay": OverlayDriver, "vfs": VfsDriver}
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04" + bytes(14)
 
 
@@ -133,7 +134,7 @@ def tar_of(tree: Path) -> bytes:
     return b"".join(tree_diff(str(tree), None))
 
 
-def without_mount_points(picture: dict[bytes, object]) -> dict[bytes, object]:
+def without_mount_points(picture: dict[bytes, tuple[Any, ...]]) -> dict[bytes, tuple[Any, ...]]:
     """*picture* without what the driver laid below the root for the runtime."""
     return {
         name: what for name, what in picture.items() if name.partition(b"/")[0] not in (b"dev", b"proc", b"sys", b"etc")
