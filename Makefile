@@ -63,4 +63,4 @@ docs: setup
 	$(BIN)/python -m docs.generate
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,6 +7,7 @@ device 0/0, ``trusted.overlay.opaque``) or deletions.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import InvalidArgument
 from scow.layer_directories import OPAQUE_XATTR, Directories, clean_name, entry_path, is_whiteout, shown
+from scow.layer_files import HOLE_BYTES, write, write_sparse, write_with_holes
 from scow.layer_lower import LowerLayers
 from scow.linux.trees import remove_at
 from scow.tar_reader import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Member, TarReader
@@ -104,6 +106,11 @@ class _Applier:
             except (ValueError, OverflowError) as error:  # a NUL in a name, an owner or time out of range
                 raise InvalidArgument(f"layer member {shown(name)}: {error}") from error
         tar.drain()
+        if b"" in self._directories.opaque:
+            for base in self._lower.names():
+                self._hide(self._directories.root, base)
+        if self._directories.hidden:
+            self._drop_idle_whiteouts()
         self._directories.settle()
         return Applied(self._size, self._inodes + self._directories.made, self._root_described)
 
@@ -146,10 +153,12 @@ class _Applier:
             fd = os.open(base, flags, mode & 0o777, dir_fd=parent)
         try:
             if member.sparse is not None:
-                _write_sparse(fd, tar, member)
-            else:
+                write_sparse(fd, tar, member)
+            elif member.size_bytes < HOLE_BYTES:
                 for piece in tar.pieces():
-                    _write(fd, piece)
+                    write(fd, piece)
+            else:
+                write_with_holes(fd, tar, member)
             self._size += member.size_bytes
             if self._own and (member.uid or member.gid):
                 os.chown(fd, member.uid, member.gid)
@@ -165,12 +174,12 @@ class _Applier:
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+            if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
+                _drop_xattrs(entry_path(parent, base), member.xattrs)
+            else:
                 self._clear(parent, base, name)
                 os.mkdir(base, 0o700, dir_fd=parent)
-        if (
-            name in self._directories.hidden
-        ):  # a directory over what this layer deleted shows nothing of the layers below
+        if name in self._directories.hidden:  # over what this layer deleted: it shows nothing of the layers below
             os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
         self._attributes(member, parent, base)
         self._directories.times[name] = member.mtime_ns
@@ -236,18 +245,19 @@ class _Applier:
         base = base[len(WHITEOUT) :]
         if base in (b"", b".", b".."):
             raise InvalidArgument(f"malicious layer: whiteout of {shown(base)}")
-        name = parent_name + b"/" + base if parent_name else base
         if self._overlay:
-            self._hide(self._directories.get(parent_name), base, name)
+            self._hide(self._directories.get(parent_name), base)
         else:
+            name = parent_name + b"/" + base if parent_name else base
             try:
                 self._delete(self._directories.get(parent_name, make=False), base, name)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # nothing to delete
 
-    def _hide(self, parent: int, base: bytes, name: bytes) -> None:
+    def _hide(self, parent: int, base: bytes) -> None:
         """A whiteout deletes what the layers below have; an entry of this layer stays (image-spec layer.md)."""
-        self._directories.hidden.add(name)
+        place = self._directories.name_of(parent)
+        self._directories.hidden.add(place + b"/" + base if place else base)
         try:
             os.mknod(base, stat.S_IFCHR, 0, dir_fd=parent)
             self._inodes += 1
@@ -255,10 +265,34 @@ class _Applier:
             if stat.S_ISDIR(os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode):
                 os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
 
+    def _drop_idle_whiteouts(self) -> None:
+        """No whiteout lies in a directory that the layers below have not: overlayfs lists its name there, though there
+        is nothing (a directory of one layer is read without looking for whiteouts). The root is in every layer."""
+        places: dict[bytes, list[bytes]] = {}
+        for name in self._directories.hidden:
+            place, _, base = name.rpartition(b"/")
+            places.setdefault(place, []).append(base)
+        for place, bases in places.items():
+            cut = place in self._directories.opaque or self._directories.covers(place)
+            if not place or (not cut and self._lower.has_directory(place)):
+                continue
+            try:
+                fd = self._directories.get(place, make=False)
+                for base in bases:
+                    if is_whiteout(os.stat(base, dir_fd=fd, follow_symlinks=False)):
+                        os.unlink(base, dir_fd=fd)
+                        self._inodes -= 1
+                self._directories.drop_empty(place)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # deleted by a later member
+                    raise
+
     def _opaque(self, name: bytes) -> None:
         if self._overlay:
-            self._directories.opaque.add(name)
-            os.setxattr(f"/proc/self/fd/{self._directories.get(name)}", OPAQUE_XATTR, b"y")
+            fd = self._directories.get(name)
+            self._directories.opaque.add(place := self._directories.name_of(fd))
+            if place:  # overlayfs takes no root for opaque: its names are hidden one by one, in the end
+                os.setxattr(f"/proc/self/fd/{fd}", OPAQUE_XATTR, b"y")
             return
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directories.get(name))
         try:
@@ -290,23 +324,6 @@ class _Applier:
             self._directories.forget_below(name, parent)
 
 
-def _write(fd: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(fd, piece) :]
-
-
-def _write_sparse(fd: int, tar: TarReader, member: Member) -> None:
-    pieces = tar.pieces()
-    rest = memoryview(b"")
-    for offset, length in member.sparse or ():
-        os.lseek(fd, offset, os.SEEK_SET)
-        while length:
-            rest = rest or next(pieces)
-            _write(fd, rest[:length])
-            length, rest = length - len(rest[:length]), rest[length:]
-    os.ftruncate(fd, member.size_bytes)
-
-
 def _set_xattrs(target: int | bytes, xattrs: dict[bytes, bytes]) -> None:
     """Every xattr that images may set; those that the filesystem has not are left out, as Docker does."""
     for key, value in xattrs.items():
@@ -321,6 +338,14 @@ def _set_xattrs(target: int | bytes, xattrs: dict[bytes, bytes]) -> None:
             if error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and (os.geteuid() or key[:5] == b"user.")):
                 continue
             raise
+
+
+def _drop_xattrs(path: bytes, wanted: dict[bytes, bytes]) -> None:
+    """*path* has no xattrs but *wanted* and overlayfs's own."""
+    for key in map(os.fsencode, os.listxattr(path, follow_symlinks=False)):
+        if key not in wanted and not key.startswith(_OWN_XATTRS):
+            with contextlib.suppress(OSError):  # some cannot be removed: SELinux's label
+                os.removexattr(path, key, follow_symlinks=False)
 
 
 def _umask() -> int:

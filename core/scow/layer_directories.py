@@ -109,15 +109,18 @@ class Directories:
         below = self._lower.find(path) if link is None and not self.covers(path) else None
         if below is not None and below.link is not None:
             link = below.link
+        elif below is not None and not stat.S_ISDIR(below.status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         if link is None:
             if path in self.hidden:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(base, dir_fd=parent)  # the whiteout
             os.mkdir(base, 0o755, dir_fd=parent)
+            os.chmod(base, 0o755, dir_fd=parent)  # whatever the umask
             self.made += 1
             if path in self.hidden:
                 os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
-            elif below is not None and stat.S_ISDIR(below.status.st_mode):
+            elif below is not None:
                 copy_attributes(below, entry_path(parent, base))
                 self.times[path] = below.status.st_mtime_ns
         return link
@@ -133,6 +136,25 @@ class Directories:
                     os.close(fd)
             name = name.rpartition(b"/")[0]
         return False
+
+    def drop_empty(self, name: bytes) -> None:
+        """*name* and its parents are gone as far as they are empty and no member described them."""
+        self.forget(None)
+        while name and name not in self.times:
+            above, _, base = name.rpartition(b"/")
+            try:
+                os.rmdir(base, dir_fd=self.get(above, make=False))
+            except OSError as error:
+                if error.errno == errno.ENOTEMPTY:
+                    return
+                raise
+            self.made -= 1
+            name = above
+
+    def name_of(self, fd: int) -> bytes:
+        """Where the open directory *fd* lies below the root, whatever links led there."""
+        top, path = (os.readlink(b"/proc/self/fd/%d" % each) for each in (self.root, fd))
+        return path[len(top) + 1 :]
 
     def covers(self, name: bytes) -> bool:
         """Whether whiteouts of this layer hide what the layers below have called *name*."""

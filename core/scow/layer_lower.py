@@ -60,6 +60,15 @@ class LowerLayers:
                     return None
         return None
 
+    def has_directory(self, name: bytes) -> bool:
+        """Whether *name* is a directory there."""
+        entry = self.find(name)
+        return entry is not None and stat.S_ISDIR(entry.status.st_mode)
+
+    def names(self) -> set[bytes]:
+        """Whatever the root of any of the layers has."""
+        return {name for directory in self._directories for name in os.listdir(directory)}
+
     def copy_file(self, name: bytes, parent: int, base: bytes) -> bool:
         """*base* in *parent* is a copy of the regular file *name*; False where there is none."""
         entry = self.find(name)

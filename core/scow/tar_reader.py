@@ -165,6 +165,8 @@ class TarReader:
             wanted = -1
         # adler32 started at 0 sums the bytes modulo 65521 in its lower half: 20 times faster than sum()
         actual = (zlib.adler32(block, 0) & 0xFFFF) - sum(stored) + 256
+        if (wanted - actual) % 65521:
+            actual -= 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # old tars sum up signed bytes
         if wanted < 0 or (wanted - actual) % 65521:
             raise self._malformed("a header with a wrong checksum (not a tar?)")
         return block
@@ -198,10 +200,10 @@ class TarReader:
         if pax.get(b"GNU.sparse.major") == b"1":
             entries = self._map_in_data()
         else:
-            numbers = [int(number) for number in pax.get(b"GNU.sparse.map", b"").split(b",") if number]
+            numbers = [_decimal(number) for number in pax.get(b"GNU.sparse.map", b"").split(b",") if number]
             entries = list(zip(numbers[::2], numbers[1::2], strict=True))
         size = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b"%d" % member.size_bytes
-        member.size_bytes = int(size)
+        member.size_bytes = _decimal(size)
         member.name = _text(pax.get(b"GNU.sparse.name", member.name))
         self._use_sparse(member, entries)
 
@@ -214,9 +216,11 @@ class TarReader:
             text += self._take(BLOCK)
             self._left -= BLOCK
             lines = text.split(b"\n")
-            count = int(lines[0]) if len(lines) > 1 else 1 << 30
+            count = _decimal(lines[0]) if len(lines) > 1 else 1 << 30
+            if count < 0:
+                raise ValueError
             if len(lines) > 2 * count + 1:
-                numbers = [int(line) for line in lines[1 : 2 * count + 1]]
+                numbers = [_decimal(line) for line in lines[1 : 2 * count + 1]]
                 return list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def _use_sparse(self, member: Member, entries: list[tuple[int, int]]) -> None:
@@ -277,7 +281,18 @@ def _number(field: bytes) -> int:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     digits = field.split(b"\0", 1)[0].strip(b" ")
-    return int(digits, 8) if digits else 0
+    if not digits:
+        return 0
+    if not digits.isdigit():  # int() takes more than other readers do: signs, underscores, prefixes
+        raise ValueError(f"number {digits!r}")
+    return int(digits, 8)
+
+
+def _decimal(text: bytes) -> int:
+    """A PAX number: digits, with a minus before them at most."""
+    if not text.removeprefix(b"-").isdigit():
+        raise ValueError(f"number {text[:40]!r}")
+    return int(text)
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes]:
@@ -316,13 +331,13 @@ def _override(member: Member, pax: dict[bytes, bytes]) -> None:
         elif key == b"linkpath":
             member.link = _text(value)
         elif key == b"size":
-            member.size_bytes = int(value)
+            member.size_bytes = _decimal(value)
         elif key == b"mtime":
             member.mtime_ns = _time_ns(value)
         elif key == b"uid":
-            member.uid = int(value)
+            member.uid = _decimal(value)
         elif key == b"gid":
-            member.gid = int(value)
+            member.gid = _decimal(value)
 
 
 def _text(value: bytes) -> bytes:
@@ -333,8 +348,8 @@ def _text(value: bytes) -> bytes:
 
 def _time_ns(value: bytes) -> int:
     seconds, _, fraction = value.partition(b".")
-    nanoseconds = int(fraction[:9].ljust(9, b"0")) if fraction else 0
-    whole = int(seconds)
+    nanoseconds = _decimal(fraction[:9].ljust(9, b"0")) if fraction else 0
+    whole = _decimal(seconds)
     return whole * 1_000_000_000 + (-nanoseconds if seconds.startswith(b"-") else nanoseconds)
 
 

@@ -116,7 +116,9 @@ def test_a_directory_below_a_deleted_one_takes_nothing_from_it(tmp_path: Path) -
 
 ASKED: dict[str, tuple[FileTree, int]] = {
     "a layer with its directories": ({"d/": None, "d/x": "1", "h": entry(tarfile.LNKTYPE, linkname="d/x")}, 0),
-    "whiteouts": ({"d/": None, "d/.wh.x": "", ".wh.e": "", "f/": None, "f/.wh..wh..opq": ""}, 0),
+    "whiteouts in its root": ({".wh.e": "", "f": "1"}, 0),
+    "opaque directories": ({"f/": None, "f/.wh..wh..opq": "", "f/.wh.g": ""}, 0),
+    "whiteouts in directories": ({"d/": None, "d/.wh.x": "", "d/.wh.y": ""}, 1),
     "a directory below a deleted one": ({"d/": None, "d/.wh..wh..opq": "", "d/e/x": "1"}, 0),
     "directories left out": ({"d/x": "1", "e/f/y": "1"}, 1),
     "a hard link to a file below": ({"h": entry(tarfile.LNKTYPE, linkname="tool"), "e/y": "1"}, 1),

@@ -69,7 +69,8 @@ class OverlayDriver:
             find_parent()
         with self._folder.staged() as made:
             diff = f"{made}/diff"
-            os.mkdir(diff, 0o755)
+            os.mkdir(diff)
+            os.chmod(diff, 0o755)  # whatever the umask
             applied = apply_layer(layer, diff, Whiteouts.OVERLAY, lambda: self._lower(find_parent()))
             below = find_parent()
             if below is not None and not applied.root_described:
@@ -108,8 +109,10 @@ class OverlayDriver:
         return usage
 
     def diff(self, key: str) -> Iterable[bytes]:
-        """Read from the upper directory alone."""
-        return overlay_diff(self._folder.path(self._folder.index.get(key), "diff"))
+        """Read from the upper directory alone; of the parent only its root's owner and mode count."""
+        entry = self._folder.index.get(key)
+        parent = None if entry.parent is None else self._folder.path(entry.parent, "diff")
+        return overlay_diff(self._folder.path(entry, "diff"), parent)
 
     def remove(self, key: str) -> None:
         """One rename; a thread deletes."""
