@@ -122,6 +122,8 @@ class Registry:
         self.ranges = True
         self.mounts = True
         self.page = 1000
+        self.least_chunk = 0  # of an upload: OCI-Chunk-Min-Length
+        self.before_answer: Callable[[str], None] = lambda line: None
         self.rate_bytes_s: float | None = None
         self.keeps_partial = True
         self.found: list[dict[str, Any]] | None = None  # what every search finds

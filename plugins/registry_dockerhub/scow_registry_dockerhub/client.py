@@ -61,13 +61,13 @@ class Client:
             )
 
         response = send()
-        if response.status_code == 401 and own and (body is None or isinstance(body, bytes)):
+        if response.status_code == 401 and own:
             try:
                 authorization = self.tokens.challenged(endpoint, response, scopes, credentials)
             except BaseException:
                 response.close()
                 raise
-            if authorization:
+            if authorization and (body is None or isinstance(body, bytes)):  # else the caller begins again
                 response.close()
                 given["Authorization"] = authorization
                 response = send()
