@@ -31,6 +31,11 @@ class Handler(BaseHTTPRequestHandler):
     registry: Registry
     fault: Fault
 
+    def setup(self) -> None:
+        super().setup()
+        with self.registry.lock:
+            self.registry.connections += 1
+
     def log_message(self, *arguments: Any) -> None:
         pass
 

@@ -135,6 +135,7 @@ class Registry:
         self.asked: list[Asked] = []
         self.tokens: dict[str, Token] = {}
         self.sent: defaultdict[str, int] = defaultdict(int)
+        self.connections = 0
         self.sending = 0
         self.most_at_once = 0
         self.released = threading.Event()

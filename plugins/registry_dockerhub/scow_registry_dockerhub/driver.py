@@ -128,12 +128,12 @@ class DistributionBackend:
 
     def push_manifest(self, ref: Reference, manifest: Manifest, credentials: Credentials | None) -> None:
         """See `RegistryBackend`."""
-        from scow_registry_dockerhub.answers import Refused, push_error
+        from scow_registry_dockerhub.answers import Refused, push_error, release
         from scow_registry_dockerhub.client import push_scope
 
         name = ref.tag or ref.digest or manifest.descriptor.digest
         try:
-            self._client().request(
+            response = self._client().request(
                 self._endpoints.registry(ref.host),
                 "PUT",
                 f"/v2/{ref.repository}/manifests/{name}",
@@ -142,7 +142,8 @@ class DistributionBackend:
                 wanted=(200, 201),
                 headers={"Content-Type": manifest.descriptor.media_type},
                 body=manifest.data,
-            ).close()
+            )
+            release(response)
         except Refused as refused:
             raise push_error(refused, ref) from None
 
@@ -158,12 +159,12 @@ class DistributionBackend:
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """See `RegistryBackend`; *host* may be an address, as ``docker login`` sends it."""
-        from scow_registry_dockerhub.answers import Refused
+        from scow_registry_dockerhub.answers import Refused, release
 
         endpoint = self._endpoints.registry(login_host(host))
         client = self._client()
         try:
-            client.request(endpoint, "GET", "/v2/", scopes=frozenset(), credentials=credentials).close()
+            release(client.request(endpoint, "GET", "/v2/", scopes=frozenset(), credentials=credentials))
             identity = client.tokens.refresh_token(endpoint, credentials)
         except Refused as refused:
             raise refused.generic() from None

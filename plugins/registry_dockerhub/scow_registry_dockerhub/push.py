@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from scow.errors import ScowError, Unavailable
-from scow_registry_dockerhub.answers import Refused
+from scow_registry_dockerhub.answers import Refused, release
 from scow_registry_dockerhub.client import Client, push_scope
 from scow_registry_dockerhub.transport import LONGEST_WAIT_S, retry_after_s
 
@@ -67,7 +67,7 @@ class Upload:
         response = self._client.request(
             self._endpoint, "HEAD", target, scopes=self._scopes, credentials=self._credentials, wanted=(200, 404)
         )
-        response.close()
+        release(response)
         return response.status_code == 200
 
     def run(self, open_blob: Callable[[], BinaryIO], sent: Callable[[int], None]) -> bool:
@@ -202,7 +202,7 @@ class Upload:
             attempts=1 if body is not None else None,
             read_timeout_s=_FINISH_TIMEOUT_S if body is not None else None,
         )
-        response.close()
+        release(response)
         return response
 
 

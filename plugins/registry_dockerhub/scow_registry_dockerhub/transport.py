@@ -21,6 +21,7 @@ import urllib3.exceptions
 
 from scow import __version__
 from scow.errors import Unavailable
+from scow_registry_dockerhub.answers import limit_reached, release
 from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
 
 if TYPE_CHECKING:
@@ -101,14 +102,14 @@ class Transport:
                 pause = self._backoff(attempt)
                 log.debug("%s; trying again in %.1f s", failure, pause)
             else:
-                if response.status_code not in _RETRIED or attempt >= attempts:
+                if response.status_code not in _RETRIED or attempt >= attempts or limit_reached(response.headers):
                     return response
                 asked = retry_after_s(response.headers.get("Retry-After", ""))
                 if asked is not None and asked > LONGEST_WAIT_S:
                     return response
                 pause = self._backoff(attempt) if asked is None else asked
                 log.debug("registry %s answered %s; next in %.1f s", endpoint.netloc, response.status_code, pause)
-                response.close()
+                release(response)
             self.pause(pause)
 
     def back_off(self, attempt: int) -> None:
@@ -131,7 +132,7 @@ class Transport:
             target = response.headers.get("Location", "")
             if response.status_code not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
-            response.close()
+            release(response)
             url, before = urljoin(url, target), url
             self.check_target(before, url)
             if _origin(url) != _origin(before):
@@ -186,7 +187,7 @@ class Transport:
     def _probe(self, endpoint: Endpoint) -> str:
         """TLS where the host speaks it, whatever it is allowed; remembered once it is certain."""
         try:
-            self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S).close()
+            release(self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S))
         except requests.exceptions.SSLError as error:
             if _is_certificate(error) or _is_alert(error):
                 raise explain(endpoint.netloc, error) from None
