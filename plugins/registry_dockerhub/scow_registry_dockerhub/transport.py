@@ -41,6 +41,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BLOCK = 1 << 18
 _MOST_SESSIONS = 32
+_CERTS_DIR = "certs_dir (by default /etc/docker/certs.d)"
 
 # At debug level urllib3 writes down whole request targets, and those of a redirected blob hold a signature.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -258,7 +259,7 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Unavailable(
                 f"registry {name} has no valid certificate: {cause.verify_message}",
-                hint=f"put the authority's certificate into /etc/docker/certs.d/{name}/ca.crt",
+                hint=f"put the authority's certificate into {name}/ca.crt in {_CERTS_DIR}",
             )
         if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
             return Unavailable(f"cannot reach registry {name}: host name not found")
@@ -275,9 +276,12 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
 
 def _tls_failure(name: str, error: ssl.SSLError) -> Unavailable:
     reason = (error.reason or "handshake failed").lower().replace("_", " ")
-    wanted = "certificate required" in reason or "handshake failure" in reason or "bad certificate" in reason
-    hint = f"it may want a client certificate: /etc/docker/certs.d/{name}/client.cert and client.key"
-    return Unavailable(f"cannot speak TLS with registry {name}: {reason}", hint=hint if wanted else None)
+    hint = None
+    if any(words in reason for words in ("certificate required", "handshake failure", "bad certificate")):
+        hint = f"it may want a client certificate: {name}/client.cert and client.key in {_CERTS_DIR}"
+    elif any(words in reason for words in ("wrong version number", "record layer failure", "http request")):
+        hint = f"it may speak plain http, which registries: {{{name!r}: {{insecure: true}}}} in the config file allows"
+    return Unavailable(f"cannot speak TLS with registry {name}: {reason}", hint=hint)
 
 
 def _proxy_failure(error: urllib3.exceptions.ProxyError) -> str:
