@@ -40,6 +40,13 @@ class Authority:
             context.load_verify_locations(clients.folder / "ca.pem")
         return context
 
+    def client(self, clients: Authority | None = None) -> ssl.SSLContext:
+        """What a client of our server speaks TLS with; with *clients* it shows the certificate that they signed."""
+        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
+        if clients is not None:
+            context.load_cert_chain(clients.folder / "client.pem", clients.folder / "client.key")
+        return context
+
     def trust(self, certs_dir: Path, host: str) -> None:
         """*certs_dir* says, as Docker's does, that *host* is vouched for by this authority."""
         (certs_dir / host).mkdir(parents=True, exist_ok=True)

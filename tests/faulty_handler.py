@@ -31,6 +31,11 @@ class Handler(BaseHTTPRequestHandler):
     registry: Registry
     fault: Fault
 
+    def setup(self) -> None:
+        super().setup()
+        with self.registry.lock:
+            self.registry.connections += 1
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
@@ -39,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             asked = Asked(self.command, self.path, dict(self.headers.items()), self.body())
             self.registry.asked.append(asked)
+            self.registry.before_answer(asked.line)
             if self.fault.take is not None:
                 self.partial(asked)
             if self.fault.hang and self.fault.cut is None:
@@ -256,7 +262,8 @@ class Handler(BaseHTTPRequestHandler):
         """Where the upload goes on: every answer names another URL, as the state in it does."""
         held = len(self.registry.uploads[session])
         location = f"/v2/{repository}/blobs/uploads/{session}?state={held}"
-        return {"Location": location, "Range": f"0-{max(held - 1, 0)}"}
+        least = {"OCI-Chunk-Min-Length": str(self.registry.least_chunk)} if self.registry.least_chunk else {}
+        return {"Location": location, "Range": f"0-{max(held - 1, 0)}", **least}
 
     def partial(self, asked: Asked) -> None:
         """The connection is lost in the middle of an upload."""

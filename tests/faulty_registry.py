@@ -122,6 +122,8 @@ class Registry:
         self.ranges = True
         self.mounts = True
         self.page = 1000
+        self.least_chunk = 0  # of an upload: OCI-Chunk-Min-Length
+        self.before_answer: Callable[[str], None] = lambda line: None
         self.rate_bytes_s: float | None = None
         self.keeps_partial = True
         self.found: list[dict[str, Any]] | None = None  # what every search finds
@@ -133,6 +135,7 @@ class Registry:
         self.asked: list[Asked] = []
         self.tokens: dict[str, Token] = {}
         self.sent: defaultdict[str, int] = defaultdict(int)
+        self.connections = 0
         self.sending = 0
         self.most_at_once = 0
         self.released = threading.Event()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,9 @@ from scow.testing.fakes_registry import FakeRegistry, make_image
 from scow.testing.registry import RegistryContract
 from scow_registry_apt import AptBackend
 from scow_registry_dockerhub import DistributionBackend
+from tests.certificates import Authority
 from tests.registry import HAVE_REGISTRY, RunningRegistry, running_registry
+from tests.token_server import token_server
 
 IMAGE = make_image({"bin/": None, "bin/sh": b"#" * 300_000}, {"etc/": None, "etc/motd": "hello"})
 
@@ -37,9 +41,23 @@ class TestFake(RegistryContract):
         return Reference.parse("registry.test/new/app:2")
 
 
-@pytest.fixture(scope="module", params=[{}, {"tester": "a secret"}], ids=["open", "password"])
+USERS = {"tester": "a secret"}
+
+
+@pytest.fixture(scope="module", params=["open", "password", "tokens", "certificates"])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
-    with running_registry(tmp_path_factory.mktemp("registry"), request.param) as running:
+    folder = tmp_path_factory.mktemp("registry")
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if request.param == "tokens":
+            options["tokens"] = stack.enter_context(token_server(folder, USERS))
+        if request.param == "certificates":
+            options["authority"] = options["clients"] = Authority(folder)
+        users = USERS if request.param == "password" else None
+        running = stack.enter_context(running_registry(folder, users, **options))
+        if request.param == "certificates":
+            options["authority"].trust(folder / "certs.d", running.host)
+            options["authority"].identify(folder / "certs.d", running.host)
         running.put("library/app", "1", IMAGE)
         yield running
 
@@ -47,8 +65,9 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.skipif(not HAVE_REGISTRY, reason="docker-registry is not installed")
 class TestDistribution(RegistryContract):
     @pytest.fixture
-    def backend(self, tmp_path: Path) -> Iterator[DistributionBackend]:
-        made = DistributionBackend(DriverContext("dockerhub", tmp_path, tmp_path))
+    def backend(self, tmp_path: Path, registry: RunningRegistry) -> Iterator[DistributionBackend]:
+        options = {"certs_dir": registry.folder / "certs.d"}
+        made = DistributionBackend(DriverContext("dockerhub", tmp_path, tmp_path, options))
         yield made
         made.close()
 

@@ -11,7 +11,7 @@ import pytest
 from scow.api.inspect import container_config, status_text
 from scow.api.times import human_duration, rfc3339
 from scow.engine.model import ContainerState
-from scow.engine.system import engine_id, os_release
+from scow.engine.system import engine_id, os_release, without_password
 from scow.types import ContainerConfig
 
 NOW = 1_700_000_000 * 10**9
@@ -92,3 +92,16 @@ def test_what_a_config_does_not_say_is_absent_but_a_timeout_of_zero_is_said() ->
     assert value["StopTimeout"] == 0
     assert not {"ExposedPorts", "Healthcheck", "ArgsEscaped", "StopSignal", "Shell"} & value.keys()
     assert value["Volumes"] is None
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://user:p@ss@proxy:3128", "http://xxxxx:xxxxx@proxy:3128"),
+        ("user:pass@proxy:3128", "xxxxx:xxxxx@proxy:3128"),
+        ("http://proxy:3128", "http://proxy:3128"),
+        ("", ""),
+    ],
+)
+def test_a_proxys_password_is_not_shown(proxy: str, shown: str) -> None:
+    assert without_password(proxy) == shown

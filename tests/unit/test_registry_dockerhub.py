@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from scow.oci import DOCKER_MANIFEST, Descriptor, digest_of
 from scow.ports.registry import SearchResult
 from scow.reference import Reference
 from scow_registry_dockerhub import DistributionBackend
+from scow_registry_dockerhub.answers import rate_limit
 from scow_registry_dockerhub.endpoints import Endpoints
 from tests.faulty_registry import Fault, Registry, serving
 from tests.unit.dockerhub_kit import BLOB, IMAGE, LAYER, USER, make_backend, push, read, reference, resolve
@@ -131,8 +134,38 @@ def test_a_limit_that_lasts_is_reported_at_once(registry: Registry, backend: Dis
     registry.faults = [Fault("/manifests/", 429, {"Retry-After": "3600"}, body, times=9)]
     with pytest.raises(Unavailable, match="toomanyrequests: pull rate limit") as caught:
         resolve(backend, reference(registry))
-    assert caught.value.hint == "try again in 3600 s"
+    assert str(caught.value.hint).startswith("try again in 3600 s, or log in with: docker login 127.0.0.1:")
     assert registry.count("/manifests/") == 1
+
+
+def test_docker_hubs_limit_is_told_and_not_asked_for_again(registry: Registry, backend: DistributionBackend) -> None:
+    body = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit."}]}'
+    headers = {
+        "RateLimit-Limit": "100;w=21600",
+        "RateLimit-Remaining": "0;w=21600",
+        "Docker-RateLimit-Source": "192.0.2.1",
+    }
+    registry.faults = [Fault("/manifests/", 429, headers, body, times=9)]
+    with pytest.raises(Unavailable, match=r"toomanyrequests: You have reached your pull rate limit\.") as caught:
+        resolve(backend, reference(registry))
+    assert str(caught.value.hint).startswith("100 pulls in 6 h are allowed to 192.0.2.1; try again later, or log in")
+    assert registry.count("/manifests/") == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [("200;w=3600", "200 pulls in 1 h are allowed"), ("5;w=90", "5 pulls in 1 min are allowed"), ("x", ""), ("", "")],
+)
+def test_a_limit_in_words(header: str, words: str) -> None:
+    assert rate_limit({"ratelimit-limit": header, "docker-ratelimit-source": "not an address"}) == words
+
+
+def test_retry_after_may_be_a_date(registry: Registry, backend: DistributionBackend) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    registry.faults = [Fault("/manifests/", 503, {"Retry-After": date})]
+    start = time.monotonic()
+    resolve(backend, reference(registry))
+    assert time.monotonic() - start >= 0.5  # dates have whole seconds
 
 
 def test_retries_are_bounded(registry: Registry, backend: DistributionBackend) -> None:
@@ -226,6 +259,19 @@ def test_a_closed_backend_waits_for_nothing(registry: Registry, tmp_path: Path) 
 
 
 # what is pushed
+
+
+def test_one_connection_does_for_requests_that_follow_each_other(
+    registry: Registry, backend: DistributionBackend
+) -> None:
+    registry.auth, registry.users = "bearer", {"tester": "hunter2"}
+    registry.faults = [Fault("/manifests/", 503)]
+    resolve(backend, reference(registry), USER)
+    read(backend, reference(registry), who=USER)
+    push(backend, reference(registry, "new/app:1"), USER)
+    backend.push_manifest(reference(registry, "new/app:1"), IMAGE.manifest, USER)
+    assert len(registry.asked) >= 10
+    assert registry.connections <= 3  # two more: to see whether it is TLS, and for the token while a 401 waits
 
 
 def test_a_blob_is_pushed_in_one_request_after_asking(registry: Registry, backend: DistributionBackend) -> None:

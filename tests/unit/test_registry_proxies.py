@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from scow.config import ProxyConfig
 from scow.errors import Unavailable
 from scow.reference import Reference
 from scow_registry_dockerhub.proxies import Proxies
@@ -142,6 +143,16 @@ def test_a_proxy_that_is_down_is_told_from_a_registry_that_is(certs_dir: Path, t
         resolve(backend, REF)
     assert "s3cret" not in str(caught.value)
     backend.close()
+
+
+def test_a_registry_that_speaks_plain_http_is_told_from_one_that_fails(tmp_path: Path) -> None:
+    with serving() as registry, Proxy(registry.host) as proxy:
+        backend = make_backend(tmp_path, proxy=ProxyConfig(https=f"http://{proxy.address}"))
+        with pytest.raises(Unavailable, match=f"cannot speak TLS with registry {HOST}") as caught:
+            resolve(backend, REF)
+        assert "insecure: true" in str(caught.value.hint)
+        assert registry.asked == []
+        backend.close()
 
 
 def test_the_config_counts_more_than_the_environment() -> None:

@@ -185,8 +185,8 @@ def _fixed_facts(config: Config) -> Json:
         "ServerVersion": __version__,
         "IndexServerAddress": INDEX_SERVER,
         "RegistryConfig": _registry_config(config),
-        "HttpProxy": _without_password(config.proxy.http or _variable("HTTP_PROXY")),
-        "HttpsProxy": _without_password(config.proxy.https or _variable("HTTPS_PROXY")),
+        "HttpProxy": without_password(config.proxy.http or _variable("HTTP_PROXY")),
+        "HttpsProxy": without_password(config.proxy.https or _variable("HTTPS_PROXY")),
         "NoProxy": ",".join(config.proxy.no_proxy) or _variable("NO_PROXY"),
         "Labels": [],
         "ExperimentalBuild": False,
@@ -199,7 +199,7 @@ def _variable(name: str) -> str:
     return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
 
-def _without_password(proxy: str) -> str:
+def without_password(proxy: str) -> str:
     """As Docker shows it: who logs in at the proxy, and with what, is nobody's business."""
     before, at, host = proxy.rpartition("@")
     scheme = f"{before.partition('://')[0]}://" if "://" in before else ""

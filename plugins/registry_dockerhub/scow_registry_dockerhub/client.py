@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scow.errors import Unavailable
-from scow_registry_dockerhub.answers import BrokenOff, Refused, read_body
+from scow_registry_dockerhub.answers import BrokenOff, Refused, read_body, release
 from scow_registry_dockerhub.tokens import Tokens
 from scow_registry_dockerhub.transport import ATTEMPTS, Transport
 
@@ -61,14 +61,14 @@ class Client:
             )
 
         response = send()
-        if response.status_code == 401 and own and (body is None or isinstance(body, bytes)):
+        if response.status_code == 401 and own:
             try:
                 authorization = self.tokens.challenged(endpoint, response, scopes, credentials)
             except BaseException:
-                response.close()
+                release(response)
                 raise
-            if authorization:
-                response.close()
+            if authorization and (body is None or isinstance(body, bytes)):  # else the caller begins again
+                release(response)
                 given["Authorization"] = authorization
                 response = send()
         if response.status_code not in wanted:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
 MIRROR_REST_S = 60.0
+CHUNK_BYTES = 64 << 20  # proxies on the way refuse more (Cloudflare: 100 MB), and a break costs no more than this
 _PAGES = 1000
 _TAGS_LIMIT_BYTES = 16 << 20
 
@@ -45,7 +46,8 @@ class DistributionBackend:
     """A `RegistryBackend` over HTTP; requests is imported when the first registry is spoken to (60 ms).
 
     Options: ``timeout_s`` (30) is how long a registry may be silent, ``retry_pause_s`` (0.5) the first pause before a
-    failed request is sent again. Core adds ``registries``, ``proxy`` and ``certs_dir`` of the config file.
+    failed request is sent again, ``chunk_bytes`` (64 MiB) the most of a blob that one request uploads. Core adds
+    ``registries``, ``proxy`` and ``certs_dir`` of the config file.
     """
 
     def __init__(self, context: DriverContext) -> None:
@@ -54,6 +56,7 @@ class DistributionBackend:
         self._endpoints = Endpoints(registries, Path(certs_dir) if certs_dir else None)
         self._proxies = Proxies(**_plain({"proxy": context.options.get("proxy") or {}})["proxy"])
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
+        self._chunk_bytes = int(context.options.get("chunk_bytes", CHUNK_BYTES))
         self._timeout_s = float(context.options.get("timeout_s", 30))
         self._resting: dict[str, float] = {}  # mirrors that failed, and until when they are not asked
         self._lock = threading.Lock()
@@ -115,7 +118,9 @@ class DistributionBackend:
         from scow_registry_dockerhub.push import Upload
 
         endpoint = self._endpoints.registry(ref.host)
-        upload = Upload(self._client(), endpoint, ref.repository, descriptor, credentials, mount_from)
+        upload = Upload(
+            self._client(), endpoint, ref.repository, descriptor, credentials, mount_from, self._chunk_bytes
+        )
         try:
             return upload.run(open_blob, sent)
         except Refused as refused:
@@ -123,12 +128,12 @@ class DistributionBackend:
 
     def push_manifest(self, ref: Reference, manifest: Manifest, credentials: Credentials | None) -> None:
         """See `RegistryBackend`."""
-        from scow_registry_dockerhub.answers import Refused, push_error
+        from scow_registry_dockerhub.answers import Refused, push_error, release
         from scow_registry_dockerhub.client import push_scope
 
         name = ref.tag or ref.digest or manifest.descriptor.digest
         try:
-            self._client().request(
+            response = self._client().request(
                 self._endpoints.registry(ref.host),
                 "PUT",
                 f"/v2/{ref.repository}/manifests/{name}",
@@ -137,7 +142,8 @@ class DistributionBackend:
                 wanted=(200, 201),
                 headers={"Content-Type": manifest.descriptor.media_type},
                 body=manifest.data,
-            ).close()
+            )
+            release(response)
         except Refused as refused:
             raise push_error(refused, ref) from None
 
@@ -153,12 +159,12 @@ class DistributionBackend:
 
     def login(self, host: str, credentials: Credentials) -> Mapping[str, str]:
         """See `RegistryBackend`; *host* may be an address, as ``docker login`` sends it."""
-        from scow_registry_dockerhub.answers import Refused
+        from scow_registry_dockerhub.answers import Refused, release
 
         endpoint = self._endpoints.registry(login_host(host))
         client = self._client()
         try:
-            client.request(endpoint, "GET", "/v2/", scopes=frozenset(), credentials=credentials).close()
+            release(client.request(endpoint, "GET", "/v2/", scopes=frozenset(), credentials=credentials))
             identity = client.tokens.refresh_token(endpoint, credentials)
         except Refused as refused:
             raise refused.generic() from None

@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from scow.errors import Unauthorized, Unavailable
 from scow.ports.registry import Credentials
-from scow_registry_dockerhub.answers import Refused, read_body
+from scow_registry_dockerhub.answers import Refused, read_body, release
 from scow_registry_dockerhub.challenge import Challenge, parse_challenges
 from scow_registry_dockerhub.endpoints import is_loopback
 
@@ -141,7 +141,7 @@ class Tokens:
 
     def _read(self, endpoint: Endpoint, response: requests.Response, credentials: Credentials | None) -> Token:
         if response.status_code in (400, 401, 403) and credentials is not None:
-            response.close()
+            release(response)
             raise Unauthorized(
                 f"registry {endpoint.host}: unauthorized: incorrect username or password",
                 hint=f"log in with: docker login {endpoint.host}",

@@ -21,6 +21,7 @@ import urllib3.exceptions
 
 from scow import __version__
 from scow.errors import Unavailable
+from scow_registry_dockerhub.answers import limit_reached, release
 from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BLOCK = 1 << 18
 _MOST_SESSIONS = 32
+_CERTS_DIR = "certs_dir (by default /etc/docker/certs.d)"
 
 # At debug level urllib3 writes down whole request targets, and those of a redirected blob hold a signature.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -101,14 +103,14 @@ class Transport:
                 pause = self._backoff(attempt)
                 log.debug("%s; trying again in %.1f s", failure, pause)
             else:
-                if response.status_code not in _RETRIED or attempt >= attempts:
+                if response.status_code not in _RETRIED or attempt >= attempts or limit_reached(response.headers):
                     return response
                 asked = retry_after_s(response.headers.get("Retry-After", ""))
                 if asked is not None and asked > LONGEST_WAIT_S:
                     return response
                 pause = self._backoff(attempt) if asked is None else asked
                 log.debug("registry %s answered %s; next in %.1f s", endpoint.netloc, response.status_code, pause)
-                response.close()
+                release(response)
             self.pause(pause)
 
     def back_off(self, attempt: int) -> None:
@@ -131,7 +133,7 @@ class Transport:
             target = response.headers.get("Location", "")
             if response.status_code not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
-            response.close()
+            release(response)
             url, before = urljoin(url, target), url
             self.check_target(before, url)
             if _origin(url) != _origin(before):
@@ -186,7 +188,7 @@ class Transport:
     def _probe(self, endpoint: Endpoint) -> str:
         """TLS where the host speaks it, whatever it is allowed; remembered once it is certain."""
         try:
-            self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S).close()
+            release(self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S))
         except requests.exceptions.SSLError as error:
             if _is_certificate(error) or _is_alert(error):
                 raise explain(endpoint.netloc, error) from None
@@ -257,7 +259,7 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Unavailable(
                 f"registry {name} has no valid certificate: {cause.verify_message}",
-                hint=f"put the authority's certificate into /etc/docker/certs.d/{name}/ca.crt",
+                hint=f"put the authority's certificate into {name}/ca.crt in {_CERTS_DIR}",
             )
         if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
             return Unavailable(f"cannot reach registry {name}: host name not found")
@@ -274,9 +276,12 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
 
 def _tls_failure(name: str, error: ssl.SSLError) -> Unavailable:
     reason = (error.reason or "handshake failed").lower().replace("_", " ")
-    wanted = "certificate required" in reason or "handshake failure" in reason or "bad certificate" in reason
-    hint = f"it may want a client certificate: /etc/docker/certs.d/{name}/client.cert and client.key"
-    return Unavailable(f"cannot speak TLS with registry {name}: {reason}", hint=hint if wanted else None)
+    hint = None
+    if any(words in reason for words in ("certificate required", "handshake failure", "bad certificate")):
+        hint = f"it may want a client certificate: {name}/client.cert and client.key in {_CERTS_DIR}"
+    elif any(words in reason for words in ("wrong version number", "record layer failure", "http request")):
+        hint = f"it may speak plain http, which registries: {{{name!r}: {{insecure: true}}}} in the config file allows"
+    return Unavailable(f"cannot speak TLS with registry {name}: {reason}", hint=hint)
 
 
 def _proxy_failure(error: urllib3.exceptions.ProxyError) -> str:
