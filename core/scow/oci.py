@@ -94,7 +94,7 @@ class Platform:
         try:
             raw = json.loads(text)
             return cls.parse("/".join([raw["os"], raw["architecture"], *filter(None, [raw.get("variant")])]))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InvalidArgument(f"invalid platform {text!r}") from error
 
     def __str__(self) -> str:
@@ -117,11 +117,14 @@ class Descriptor:
         """From a decoded JSON object; raises `InvalidArgument` where a field is missing or malformed."""
         try:
             raw = value.get("platform")
-            where = Platform(raw["os"], raw["architecture"], raw.get("variant") or "") if raw else None
+            where = Platform(*map(_text, (raw["os"], raw["architecture"], raw.get("variant") or ""))) if raw else None
+            size = value["size"]
+            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                raise ValueError(f"size {size!r}")
             return cls(
                 str(value.get("mediaType") or ""),
                 check_digest(value["digest"]),
-                int(value["size"]),
+                size,
                 where,
                 dict(value.get("annotations") or {}),
                 tuple(value.get("urls") or ()),
@@ -139,3 +142,9 @@ class Descriptor:
         if self.annotations:
             value["annotations"] = dict(self.annotations)
         return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -140,7 +140,7 @@ def _list(rest: str) -> list[str] | None:
     """A JSON list of strings, or None for anything else."""
     try:
         value = json.loads(rest)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
 

@@ -60,10 +60,12 @@ def check_bytes(manifest: Manifest, wanted: str) -> dict[str, Any]:
         raise Corrupt(f"manifest verification failed for digest {wanted}: got {digest_of(manifest.data)}")
     try:
         document = json.loads(manifest.data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"manifest {wanted} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise Corrupt(f"manifest {wanted} is not a JSON object")
+    if not isinstance(document.get("mediaType") or "", str):
+        raise Corrupt(f"manifest {wanted} has a media type that is no text")
     return document
 
 
@@ -83,7 +85,7 @@ def is_index(document: dict[str, Any], served_as: str) -> bool:
 
 def index_members(document: dict[str, Any]) -> list[Descriptor]:
     """The manifests that an index lists. Raises `InvalidArgument`."""
-    return [Descriptor.from_json(member) for member in document.get("manifests") or ()]
+    return _descriptors(document, "manifests")
 
 
 def parse_manifest(document: dict[str, Any], digest: str, served_as: str) -> ImageManifest:
@@ -91,8 +93,15 @@ def parse_manifest(document: dict[str, Any], digest: str, served_as: str) -> Ima
     config = Descriptor.from_json(document.get("config"))
     if config.media_type not in _CONFIGS:
         raise Unsupported(f"not a container image: its config is {config.media_type!r}")
-    layers = tuple(Descriptor.from_json(layer) for layer in document.get("layers") or ())
+    layers = tuple(_descriptors(document, "layers"))
     return ImageManifest(digest, document.get("mediaType") or served_as or OCI_MANIFEST, config, layers)
+
+
+def _descriptors(document: dict[str, Any], key: str) -> list[Descriptor]:
+    listed = document.get(key) or []
+    if not isinstance(listed, list):
+        raise InvalidArgument(f"invalid manifest: {key} is no list")
+    return [Descriptor.from_json(each) for each in listed]
 
 
 def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfig:
@@ -104,7 +113,7 @@ def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfi
             raise Corrupt(f"image config has {len(diff_ids)} diff IDs for {len(layers)} layers")
         if not all(isinstance(diff_id, str) and _DIFF_ID.fullmatch(diff_id) for diff_id in diff_ids):
             raise Corrupt("image config has diff IDs that are no sha256 digests")
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Corrupt(f"image config is malformed: {error}") from error
     return config
 

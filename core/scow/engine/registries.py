@@ -95,7 +95,7 @@ class Registries:
             raise Corrupt(f"image config verification failed for digest {config.digest}: got {digest_of(data)}")
         try:
             document = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) and (document.get("os") or document.get("architecture")) else None
 

@@ -44,7 +44,7 @@ class Refused(Exception):
         try:
             first = json.loads(read_body(response, 1 << 16))["errors"][0]
             code, message = str(first.get("code") or ""), str(first.get("message") or "")
-        except (ValueError, LookupError, TypeError, AttributeError, ScowError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ScowError):
             pass  # many answer HTML or nothing: the status says enough
         wait, limit = response.headers.get("Retry-After", ""), rate_limit(response.headers)
         return cls(endpoint, response.status_code, code, message, wait, limit)

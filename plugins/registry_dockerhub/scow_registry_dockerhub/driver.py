@@ -277,7 +277,7 @@ class DistributionBackend:
             )
             try:
                 found.update(map(str, json.loads(data).get("tags") or ()))
-            except (ValueError, AttributeError, TypeError):
+            except (ValueError, AttributeError, TypeError, RecursionError):
                 raise Unavailable(
                     f"registry {endpoint.host} answered no list of tags for {ref.familiar_name}"
                 ) from None
@@ -309,7 +309,7 @@ def _media_type(content_type: str, data: bytes, ref: Reference) -> str:
     try:
         document = json.loads(data)
         version, own = document.get("schemaVersion"), document.get("mediaType")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise InvalidArgument(f"manifest for {ref.familiar} is not a json object") from None
     if version == 1:
         raise Unsupported(

@@ -32,7 +32,7 @@ def search(
     try:
         found = json.loads(data)["results"]
         return [_result(entry) for entry in found[:limit]]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Unavailable(f"registry {endpoint.host} answered no list of search results") from None
 
 

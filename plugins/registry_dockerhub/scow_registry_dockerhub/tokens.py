@@ -153,7 +153,7 @@ class Tokens:
             value = answer.get("token") or answer.get("access_token")
             life_s = float(answer.get("expires_in") or _SHORTEST_LIFE_S)
             refresh = str(answer.get("refresh_token") or "")
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             value = None
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise Unavailable(f"the token server of registry {endpoint.host} answered without a token")
