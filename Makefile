@@ -3,6 +3,7 @@
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+FUZZ_SECONDS ?= 60
 PROJECTS := pyproject.toml core/pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/scripts/*)
 SOURCES := core/scow $(wildcard plugins/*/scow_*)
 
@@ -10,7 +11,7 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
 TEST_PACKAGES := docker-registry skopeo runc crun curl isal
 
-.PHONY: setup run test test-all test-user test-vm lint format bench bench-images soak docs clean
+.PHONY: setup run test test-all test-user test-vm lint format bench fuzz bench-images soak docs clean
 
 setup: .venv/.installed
 	@.ci/packages $(HOST_PACKAGES) $(TEST_PACKAGES)
@@ -57,6 +58,13 @@ bench: setup
 
 bench-images: setup
 	$(BIN)/python -m tests.benchmarks.bench_images
+
+# coverage-guided, FUZZ_SECONDS for each target of tests/fuzz/targets.py; needs wheels of atheris for this Python
+fuzz: setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check 'atheris>=2.3'
+	@for target in reader layer compression manifest reference; do \
+		$(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 # the pages of docs/reference, from the sources (tests/docs fails where they are stale)
 docs: setup

@@ -26,6 +26,8 @@ REGULAR, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", 
 _REGULAR_TYPES = frozenset({b"0", b"\0", b"7", b"S"})
 _KNOWN = frozenset({LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO}) | _REGULAR_TYPES
 
+_TIME_LIMIT_NS = (1 << 62) * 1_000_000_000  # year 1, which Go's zero time is, lies within
+
 _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _XATTR = b"SCHILY.xattr."
 _NO_XATTRS: dict[bytes, bytes] = {}
@@ -136,6 +138,8 @@ class TarReader:
             )
             if pax:
                 _override(member, pax)
+            if abs(member.mtime_ns) > _TIME_LIMIT_NS:
+                raise ValueError("a time that no clock shows")
         except ValueError as error:
             raise self._malformed(f"member {_shown(name)}: {error}") from error
         stored = member.size_bytes if member.type == REGULAR else 0

@@ -16,7 +16,7 @@ import pytest
 from scow.errors import InvalidArgument
 from scow.layers import Applied, Whiteouts, apply_layer, tree_diff
 from scow.linux.trees import remove_tree
-from scow.tar_reader import REGULAR, Member, TarReader
+from scow.tar_reader import DIRECTORY, REGULAR, Member, TarReader
 from scow.tar_writer import END, member_header
 from scow.testing.fakes_registry import FileTree, make_tar
 from scow.testing.trees import entry
@@ -250,3 +250,12 @@ def test_deep_trees_are_read_or_refused(tmp_path: Path) -> None:
     above = os.open(tmp_path, os.O_RDONLY)
     remove_tree(above, b"root")
     os.close(above)
+
+
+def test_times_that_no_clock_shows_are_refused_and_go_s_zero_time_is_not(tmp_path: Path) -> None:
+    for kind in (REGULAR, DIRECTORY):
+        never = member_header(Member(b"d", kind, 0o755, 0, 0, 0, (1 << 63) * 1_000_000_000, b"", 0, 0, {}))
+        with pytest.raises(InvalidArgument, match="no clock"):
+            applied(tmp_path / "never", never + END)
+        year_one = member_header(Member(b"d", kind, 0o755, 0, 0, 0, -62135596800_000_000_000, b"", 0, 0, {}))
+        applied(tmp_path / "year one", year_one + END)

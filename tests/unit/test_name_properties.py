@@ -122,7 +122,11 @@ def test_any_json_is_a_manifest_or_an_error_of_ours(value: Any, served_as: str) 
         assert str(error)
 
 
-@given(st.one_of(st.binary(max_size=60), st.integers(1, 200_000).map(lambda depth: b"[" * depth)))
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.just(b'{"os": "\xff"}'), st.integers(1, 200_000).map(lambda depth: b"[" * depth)
+    )
+)
 @properties(100)
 def test_any_bytes_are_a_manifest_or_an_error_of_ours(data: bytes) -> None:
     for read in (lambda: read_as_a_pull_does(data, ""), lambda: manifests.parse_config(data, None)):

@@ -113,7 +113,7 @@ def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfi
             raise Corrupt(f"image config has {len(diff_ids)} diff IDs for {len(layers)} layers")
         if not all(isinstance(diff_id, str) and _DIFF_ID.fullmatch(diff_id) for diff_id in diff_ids):
             raise Corrupt("image config has diff IDs that are no sha256 digests")
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"image config is malformed: {error}") from error
     return config
 
