@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from scow.errors import Corrupt, InvalidArgument, NotFound
 from scow.ingest import PIECES, Ingest, publish
+from scow.linux.syncing import sync_filesystem
 from scow.oci import check_digest
 
 if TYPE_CHECKING:
@@ -125,6 +126,14 @@ class ContentStore:
             return
         finally:
             os.close(fd)
+
+    def sync(self) -> None:
+        """What was written to the store's filesystem before, snapshots there included, outlives the host.
+
+        To be called before a record says that an image is there: without it the files of a layer may be empty after a
+        power failure (delayed allocation). Measured: 0.5 s after a pull of 3 s that made 54,000 files of 600 MB.
+        """
+        sync_filesystem(self.root)
 
     def delete(self, digest: str) -> int:
         """The blob is gone; answers how many bytes that gave back, 0 where there was none."""

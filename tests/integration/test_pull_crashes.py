@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,8 +58,8 @@ def begin(lab: Lab, name: str = "app:1") -> threading.Thread:
     return thread
 
 
-def kill(lab: Lab, pull: threading.Thread) -> None:
-    lab.daemon.stop(signal.SIGKILL)
+def kill(lab: Lab, pull: threading.Thread, ending: signal.Signals = signal.SIGKILL) -> None:
+    lab.daemon.stop(ending)
     pull.join(30)
     lab.registry.release()
     lab.registry.released.clear()
@@ -91,13 +92,14 @@ def unpacking(lab: Lab) -> bool:
     return any(len(os.listdir(made)) and any((made / "diff").iterdir()) for made in stage.glob("new-*"))
 
 
-def test_after_a_kill_at_90_percent_no_more_than_15_percent_come_again(lab: Lab) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_after_a_restart_at_90_percent_no_more_than_15_percent_come_again(lab: Lab, ending: signal.Signals) -> None:
     image = large_image()
     lab.registry.add("app", "1", image)
     lab.registry.rate_bytes_s = 6 * MIB  # of each connection: the buffers between us hold next to nothing
     pull = begin(lab)
     assert wait_until(lambda: sent(lab, image) >= 0.9 * size(image), 30)
-    kill(lab, pull)
+    kill(lab, pull, ending)
     before = sent(lab, image)
     lab.daemon.start()
     assert lab.images() == []
@@ -188,6 +190,39 @@ def test_kills_at_random_moments_of_a_pull_come_to_a_good_end(lab: Lab) -> None:
     assert len(lab.snapshots()) == 4
 
 
+def test_kills_at_random_moments_of_removals_leave_what_is_needed_and_nothing_else(lab: Lab) -> None:
+    choose = random.Random(6)
+    base: FileTree = {f"base{n}": noise(2000, n) for n in range(50)}
+    images = {f"app{n}:1": make_image(base, {f"own{n}": f"{n}"}, {f"top{n}": f"{n}"}) for n in range(6)}
+    for name, image in images.items():
+        lab.registry.add(name.partition(":")[0], "1", image)
+        assert lab.pull(name) == ""
+    names = list(images)
+    for _ in range(3):
+        removal = threading.Thread(target=remove, args=(lab, names[:3]), daemon=True)
+        removal.start()
+        time.sleep(choose.uniform(0.0, 0.02))
+        lab.daemon.stop(signal.SIGKILL)
+        removal.join(10)
+        lab.daemon.start()
+        for name in names[3:]:
+            assert lab.is_whole(name, images[name])
+    remove(lab, names[:3])
+    needed = {digest for name in names[3:] for digest in images[name].blobs}
+    assert needed <= lab.check_blobs()
+    assert wait_until(lambda: len(lab.snapshots()) == 7), lab.snapshots()  # the base, and two for each image
+    for name in names[:3]:
+        assert lab.pull(name) == ""
+        assert lab.is_whole(name, images[name])
+    assert len(lab.snapshots()) == 13
+
+
+def remove(lab: Lab, names: list[str]) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        for name in names:
+            lab.daemon.api("DELETE", f"/images/{lab.registry.host}/{name}?force=1")
+
+
 def test_two_clients_share_one_transfer(lab: Lab) -> None:
     image = two_layers(50, 6 * MIB)
     lab.registry.add("app", "1", image)
@@ -258,6 +293,24 @@ def test_a_disk_that_is_full_while_a_layer_is_unpacked_keeps_the_blobs(registry:
             assert all(registry.sent[digest] == before.get(digest, 0) for digest in good)
         finally:
             lab.daemon.cleanup()
+
+
+def test_blobs_that_were_let_go_come_back_for_a_save(registry: Registry, tmp_path: Path) -> None:
+    image = two_layers(90)
+    registry.add("app", "1", image)
+    lab = Lab(tmp_path / "engine", registry, keep_blobs="until-unpacked")
+    lab.daemon.start()
+    try:
+        assert lab.pull("app:1") == ""
+        assert lab.check_blobs() == {image.id, image.manifest.descriptor.digest}
+        archive = str(tmp_path / "saved.tar")
+        lab.daemon.docker("save", "-o", archive, f"{registry.host}/app:1")
+        with tarfile.open(archive) as tar:
+            held = {f"sha256:{name.rpartition('/')[2]}" for name in tar.getnames() if name.startswith("blobs/sha256/")}
+        assert held >= set(image.blobs)
+        assert wait_until(lambda: lab.check_blobs() == {image.id, image.manifest.descriptor.digest})
+    finally:
+        lab.daemon.cleanup()
 
 
 def test_a_pull_takes_no_more_than_80_mebibytes_of_memory(lab: Lab) -> None:

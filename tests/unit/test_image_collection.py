@@ -91,3 +91,22 @@ def test_nothing_is_collected_on_a_guess(tmp_path: Path) -> None:
         assert len(kit.storage.list()) == 2
 
     run(tmp_path, test)
+
+
+def test_an_image_is_on_disk_before_there_is_a_record_of_it(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image()
+        kit.registry.add("library/x", "latest", small)
+        seen: list[tuple[int, bool]] = []
+        sync = kit.content.sync
+
+        def watched() -> None:
+            seen.append((len(kit.images.list()), all(map(kit.content.exists, small.blobs))))
+            sync()
+
+        kit.content.sync = watched  # type: ignore[method-assign]
+        await kit.pull("x")
+        await kit.pull("x")
+        assert seen == [(0, True)]
+
+    run(tmp_path, test)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from scow.engine import manifests
-from scow.engine.disk_errors import NoSpace
+from scow.engine.disk_errors import NoSpace, disk_error
 from scow.engine.model import Image
 from scow.engine.platforms import acceptable, choose, normal
 from scow.engine.progress import LayerProgress
@@ -103,8 +103,13 @@ class Pull:
             raise
 
     def _keep(self, manifest: manifests.ImageManifest, served: Manifest, config: bytes) -> None:
-        self._parts.content.put(config, manifest.config.digest)
-        self._parts.content.put(served.data, manifest.digest)
+        try:
+            self._parts.content.put(config, manifest.config.digest)
+            self._parts.content.put(served.data, manifest.digest)
+            if self._layers.brought:
+                self._parts.content.sync()
+        except OSError as error:
+            raise disk_error(error, f"store image {manifest.config.digest}") from error
 
     async def _done(self, image: Image, top: str) -> Image:
         before = self._parts.store.by_name(str(self._ref))

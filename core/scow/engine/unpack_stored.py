@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from scow.engine.disk_errors import disk_error
 from scow.engine.transfer import LayerReader, Unpacking, unpack
 from scow.errors import Corrupt, NotFound
 from scow.oci import chain_id, chain_ids
@@ -44,7 +45,15 @@ class StoredLayers:
             unpacking = Unpacking(layer, chain, below, diff_id, line, self.parts.layer_limit_bytes)
             async with self.parts.unpacking.setdefault(chain, asyncio.Lock()):
                 sizes.append(await self._to_its_end(unpacking))
+        if self.brought:
+            await asyncio.to_thread(self._sync)
         return sizes
+
+    def _sync(self) -> None:
+        try:
+            self.parts.content.sync()
+        except OSError as error:
+            raise disk_error(error, "store the layers") from error
 
     async def _to_its_end(self, unpacking: Unpacking) -> int:
         """Where the caller is cancelled, the thread is told and waited for: what it makes must be known to `undo`."""
