@@ -138,7 +138,8 @@ def read_layout(folder: Path, ref: str) -> list[bytes]:
     """The uncompressed layers of the image *ref*."""
 
     def blob(descriptor: dict[str, Any]) -> bytes:
-        return (folder / "blobs/sha256" / descriptor["digest"].removeprefix("sha256:")).read_bytes()
+        name: str = descriptor["digest"].removeprefix("sha256:")
+        return (folder / "blobs/sha256" / name).read_bytes()
 
     entries = json.loads((folder / "index.json").read_text())["manifests"]
     names = [entry.get("annotations", {}).get("org.opencontainers.image.ref.name", ref) for entry in entries]
