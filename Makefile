@@ -9,7 +9,7 @@ SOURCES := core/scow $(wildcard plugins/*/scow_*)
 
 # what the engine needs of the host, and what its tests need beside
 HOST_PACKAGES := libseccomp2 libnftables1 busybox-static iproute2 procps
-TEST_PACKAGES := docker-registry skopeo runc crun curl isal
+TEST_PACKAGES := docker-registry skopeo runc crun curl isal umoci oci-image-tool
 
 .PHONY: setup run test test-all test-user test-vm lint format bench fuzz bench-images soak docs clean
 

@@ -120,8 +120,12 @@ class _Applier:
     def _member(self, tar: TarReader, member: Member, name: bytes) -> None:
         parent_name, _, base = name.rpartition(b"/")
         if base.startswith(WHITEOUT):
-            self._whiteout(parent_name, base)
-            return
+            try:
+                self._whiteout(parent_name, base)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise
+            return  # umoci also writes those below what is a file now: there is nothing to delete
         if not name:
             if member.type != DIRECTORY:
                 raise InvalidArgument("malicious layer: the root is not a directory")
@@ -249,10 +253,7 @@ class _Applier:
             self._hide(self._directories.get(parent_name), base)
         else:
             name = parent_name + b"/" + base if parent_name else base
-            try:
-                self._delete(self._directories.get(parent_name, make=False), base, name)
-            except (FileNotFoundError, NotADirectoryError):
-                pass  # nothing to delete
+            self._delete(self._directories.get(parent_name, make=False), base, name)
 
     def _hide(self, parent: int, base: bytes) -> None:
         """A whiteout deletes what the layers below have; an entry of this layer stays (image-spec layer.md)."""
