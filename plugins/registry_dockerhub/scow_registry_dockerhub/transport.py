@@ -13,7 +13,7 @@ import warnings
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
@@ -23,6 +23,7 @@ from scow import __version__
 from scow.errors import Unavailable
 from scow_registry_dockerhub.answers import limit_reached, release
 from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
+from scow_registry_dockerhub.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _BLOCK = 1 << 18
 _MOST_SESSIONS = 32
+_POOL = 64  # kept connections to one host: as many as parts of blobs may be under way
 _CERTS_DIR = "certs_dir (by default /etc/docker/certs.d)"
 
 # At debug level urllib3 writes down whole request targets, and those of a redirected blob hold a signature.
@@ -94,7 +96,7 @@ class Transport:
             attempt += 1
             try:
                 response = self._follow(endpoint, method, url, dict(headers), body, silence_s)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
                 failure = explain(urlsplit(url).netloc, error)
                 most = min(attempts, SILENT_ATTEMPTS) if _is_silence(error) else attempts
                 if attempt >= most or _is_certificate(error) or _is_alert(error):
@@ -134,7 +136,7 @@ class Transport:
             if response.status_code not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
             release(response)
-            url, before = urljoin(url, target), url
+            url, before = target_of(endpoint.host, url, target), url
             self.check_target(before, url)
             if _origin(url) != _origin(before):
                 headers.pop("Authorization", None)
@@ -200,13 +202,20 @@ class Transport:
         return self._schemes.setdefault(endpoint.netloc, "https")
 
 
+class _Session(requests.Session):
+    """Follows no redirect, and does not look where one would lead: `Transport` does."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
 class _Adapter(requests.adapters.HTTPAdapter):
     """Retries are ours, TLS is spoken by *context* alone, and uploads are read in blocks larger than urllib3's
     16 KiB."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        super().__init__(pool_connections=16, pool_maxsize=16)
+        super().__init__(pool_connections=16, pool_maxsize=_POOL)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, ssl_context=self._context, **pool)
@@ -222,7 +231,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 def _new_session(trust: Trust) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False  # no ~/.netrc; proxies are chosen by `Proxies`
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are sent
@@ -240,11 +249,11 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def retry_after_s(value: str) -> float | None:
     """The seconds of a ``Retry-After`` header: a number or an HTTP date; None where there is none."""
-    if value.strip().isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # what the parser raises for dates that are none
         return None
 
 
