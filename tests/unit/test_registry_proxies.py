@@ -131,7 +131,10 @@ def test_plain_http_is_spoken_through_a_proxy_too(tmp_path: Path) -> None:
         registry.add("library/app", "1", IMAGE)
         options = {"registries": {HOST: {"insecure": True}}, "proxy": {"http": f"http://{proxy.address}"}}
         backend = make_backend(tmp_path, **options, retry_pause_s=0.01)
-        backend._client().transport._schemes[HOST] = "http"  # what the probe finds where the name can be resolved
+        backend._client().transport._schemes[HOST] = (
+            "http",
+            float("inf"),
+        )  # the proxy would answer a probe with nothing
         assert resolve(backend, REF) == IMAGE.manifest.data
         assert f"GET http://{HOST}/v2/library/app/manifests/1 HTTP/1.1" in proxy.heard
         backend.close()
