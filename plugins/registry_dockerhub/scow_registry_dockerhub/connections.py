@@ -13,6 +13,7 @@ import urllib3.connectionpool
 from scow import __version__
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     from scow_registry_dockerhub.trust import Trust
@@ -43,16 +44,30 @@ class _Session(requests.Session):
         return None
 
 
-class _HttpConnection(urllib3.connection.HTTPConnection):
+class _TimeToSend:
+    """urllib3 gives a connection the time to connect, both when it is made and when it is used again."""
+
+    sock: socket.socket | None
+
     def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(SEND_TIMEOUT_S)
+        super().connect()  # type: ignore[misc]
+        self._give()
+
+    def putrequest(self, *arguments: Any, **options: Any) -> None:
+        self._give()
+        super().putrequest(*arguments, **options)  # type: ignore[misc]
+
+    def _give(self) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(SEND_TIMEOUT_S)
 
 
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(SEND_TIMEOUT_S)
+class _HttpConnection(_TimeToSend, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _HttpsConnection(_TimeToSend, urllib3.connection.HTTPSConnection):
+    pass
 
 
 class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
