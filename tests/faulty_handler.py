@@ -81,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self) -> bytes:
         """The request's body, as much of it as the fault takes."""
+        time.sleep(self.fault.stall_s)
         length = int(self.headers.get("Content-Length") or 0)
         return self.rfile.read(length if self.fault.take is None else min(length, self.fault.take))
 

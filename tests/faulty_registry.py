@@ -58,7 +58,8 @@ class Fault:
     With *status*, that answer with *headers* and *body*; else the true answer, but: *change* makes the body another;
     *length* is added to what ``Content-Length`` says; after *cut* bytes of the body the connection is closed (with
     *reset*: by a TCP reset), or with *hang* stays open and silent. *hang* without *cut*: there is no answer at all.
-    *take*: the connection is closed after so many bytes of the request's body.
+    *take*: the connection is closed after so many bytes of the request's body. *stall_s*: so long nothing of that body
+    is read.
     """
 
     match: str
@@ -73,6 +74,7 @@ class Fault:
     length: int = 0
     change: Callable[[bytes], bytes] | None = None
     take: int | None = None
+    stall_s: float = 0.0
 
 
 @dataclass
@@ -226,12 +228,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
-    """A registry that serves until the end of the block, with *tls* over HTTPS."""
+def serving(tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Registry]:
+    """A registry that serves until the end of the block, with *tls* over HTTPS, at *port* or any that is free."""
     from tests.faulty_handler import Handler
 
     registry = Registry()
-    server = _Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"registry": registry}))
+    server = _Server(("127.0.0.1", port), type("BoundHandler", (Handler,), {"registry": registry}))
     if tls is not None:
         # The handshake belongs to the connection's own thread: a client that makes none holds up nobody.
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)

@@ -132,6 +132,21 @@ def test_who_is_nobody_is_told_so_and_leaves_nothing(mode: Mode) -> None:
     assert ("pull access denied" if mode.registry.users else "not found") in refused.stderr
 
 
+def test_anybody_reads_what_the_token_server_lets_anybody_read(mode: Mode) -> None:
+    if mode.registry.tokens is None:
+        pytest.skip("there is no token server")
+    log_in(mode)
+    name = f"{mode.registry.host}/public/box:1"
+    mode.daemon.out("tag", "busybox", name)
+    mode.daemon.out("push", name)
+    mode.daemon.out("logout", mode.registry.host)
+    mode.daemon.out("rmi", name)
+    mode.daemon.out("pull", name)
+    mode.daemon.out("tag", name, f"{name}0")
+    assert "push access denied" in mode.daemon.docker("push", f"{name}0", check=False).stderr
+    mode.daemon.out("rmi", name, f"{name}0")
+
+
 def test_a_wrong_password_is_told_and_shown_nowhere(mode: Mode) -> None:
     if not mode.registry.users:
         pytest.skip("nobody logs in there")

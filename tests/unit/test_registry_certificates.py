@@ -137,6 +137,21 @@ def test_an_insecure_registry_may_have_any_certificate(registry: Registry, tmp_p
     backend.close()
 
 
+def test_a_registry_that_changes_from_plain_http_to_tls_is_found_again(
+    authority: Authority, backend: DistributionBackend, certs_dir: Path
+) -> None:
+    with serving() as plain:
+        plain.add("library/app", "1", IMAGE)
+        assert resolve(backend, reference(plain)) == IMAGE.manifest.data
+        ref, port = reference(plain), int(plain.host.rpartition(":")[2])
+    authority.trust(certs_dir, ref.host)
+    with serving(authority.server(), port=port) as encrypted:
+        encrypted.add("library/app", "1", IMAGE)
+        with pytest.raises(Unavailable):
+            resolve(backend, ref)
+        assert resolve(backend, ref) == IMAGE.manifest.data
+
+
 def test_half_a_pair_is_told_by_name(certs_dir: Path, authority: Authority) -> None:
     authority.identify(certs_dir, "registry.example.com")
     (certs_dir / "registry.example.com" / "client.key").unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from scow.oci import OCI_INDEX, OCI_MANIFEST, digest_of
 from scow.testing.fakes_registry import make_image
 from scow_registry_dockerhub import DistributionBackend
 from tests.faulty_registry import NOBODY, Fault, Registry, big_manifest, loop_index, serving, spoilt
-from tests.unit.dockerhub_kit import BLOB, IMAGE, LAYER, USER, make_backend, read, reference, resolve
+from tests.unit.dockerhub_kit import BLOB, IMAGE, LAYER, USER, make_backend, push, read, reference, resolve
 
 
 @pytest.fixture
@@ -127,3 +127,31 @@ def test_the_registry_sends_no_faster_than_it_is_told_to(registry: Registry, bac
     start = time.monotonic()
     assert read(backend, reference(registry)) == BLOB
     assert time.monotonic() - start >= 0.2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://[bad", "https://[::1", "https://x:y/", "http://h:99999/", "//", "http://", "\x00", "http://a b/", "\xe9"],
+)
+def test_an_address_that_is_none_is_unavailable(text: str, registry: Registry, backend: DistributionBackend) -> None:
+    def asks() -> Iterator[Callable[[], object]]:
+        registry.faults = [Fault("/manifests/", 307, {"Location": text}, times=9)]
+        yield lambda: resolve(backend, reference(registry))
+        registry.faults = [Fault("/manifests/", 401, {"WWW-Authenticate": f'Bearer realm="{text}"'}, times=9)]
+        yield lambda: resolve(backend, reference(registry), USER)
+        registry.faults = [Fault("POST ", 202, {"Location": text}, times=9)]
+        yield lambda: push(backend, reference(registry, "new/app:1"))
+
+    for ask in asks():
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_tags_without_end_are_given_up(registry: Registry, backend: DistributionBackend) -> None:
+    page = b'{"tags": ["' + b"a" * 1_000_000 + b'"]}'
+    registry.faults = [
+        Fault("tags/list", 200, {"Link": '</v2/library/app/tags/list?more>; rel="next"'}, page, times=99)
+    ]
+    with pytest.raises(Unavailable, match="longer than"):
+        backend.tags(reference(registry), None)
+    assert registry.count("tags/list") == 17

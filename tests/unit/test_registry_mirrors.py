@@ -172,7 +172,10 @@ def test_a_mirror_in_the_clear_has_to_be_allowed() -> None:
         Endpoints({"docker.io": {"mirrors": ["http://mirror.example.com"]}}).reading("docker.io", "a")
 
 
-@pytest.mark.parametrize("text", ["", "https://", "https://user:secret@mirror", "ftp://mirror", "https://m/?x=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "https://", "https://user:secret@mirror", "ftp://mirror", "https://m/?x=1", "https://[bad", "https://m:x/"],
+)
 def test_what_is_no_mirror_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid mirror of registry docker.io") as caught:
         Endpoints({"docker.io": {"mirrors": [text]}}).reading("docker.io", "a")

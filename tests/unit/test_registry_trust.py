@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import timeit
+from urllib.parse import urlsplit
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scow.errors import Unavailable
 from scow_registry_dockerhub.challenge import Challenge, parse_challenges
 from scow_registry_dockerhub.endpoints import Endpoints, is_loopback, login_host
+from scow_registry_dockerhub.targets import target_of
 from scow_registry_dockerhub.transport import retry_after_s
 
 
@@ -36,6 +43,37 @@ def test_several_challenges_in_one_header_are_told_apart(header: str) -> None:
 @pytest.mark.parametrize("header", ["", ",,,", '"""', "=", 'realm="x"', "Negotiate", "Bearer"])
 def test_nonsense_is_no_challenge_with_parameters(header: str) -> None:
     assert all(not challenge.parameters for challenge in parse_challenges(header))
+
+
+@given(st.text() | st.text(alphabet=' \t,="\\aB', max_size=80))
+def test_a_challenge_is_read_whatever_it_is(header: str) -> None:
+    for challenge in parse_challenges(header):
+        assert challenge.scheme == challenge.scheme.lower() != ""
+
+
+@pytest.mark.parametrize("piece", [" ", ",", " ,", "a= ", 'a="', "\\", '"', "a", "a ", '="', 'a="\\'])
+def test_a_challenge_is_read_in_linear_time(piece: str) -> None:
+    short, long = (
+        min(timeit.repeat(lambda text=text: parse_challenges(text), number=1, repeat=3))  # type: ignore[misc]
+        for text in ("Basic x=" + piece * 500, "Basic x=" + piece * 4000)
+    )
+    assert long < 40 * short + 0.05  # eight times as long; cubic was 512 times
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [+-]\d+", fullmatch=True))
+def test_a_wait_is_a_number_of_seconds_or_nothing(value: str) -> None:
+    found = retry_after_s(value)
+    assert found is None or found >= 0
+
+
+@given(st.text(), st.text())
+def test_an_address_is_a_url_or_refused(before: str, named: str) -> None:
+    try:
+        url = target_of("registry.example.com", f"https://registry.example.com/{before}", named)
+    except Unavailable:
+        return
+    assert url.isascii() and url.isprintable()
+    assert urlsplit(url).port != 0
 
 
 def test_docker_io_is_reached_where_it_is_served() -> None:

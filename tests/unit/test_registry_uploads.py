@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scow.errors import InvalidArgument, Unauthorized, Unavailable
+from scow.oci import Descriptor, digest_of
 from scow_registry_dockerhub import DistributionBackend
 from tests.faulty_registry import Fault, Registry, serving
 from tests.unit.dockerhub_kit import BLOB, LAYER, USER, make_backend, push, reference
@@ -105,6 +107,16 @@ def test_an_upload_that_breaks_off_again_and_again_but_gets_on_ends(
     registry.faults = [Fault("PUT ", take=300_000, times=3)]
     assert push(backend, reference(registry, "new/app:1")) == (True, len(BLOB))
     assert uploaded(registry) == len(BLOB)
+
+
+def test_a_registry_may_pause_while_it_takes_an_upload(registry: Registry, tmp_path: Path) -> None:
+    backend = make_backend(tmp_path, timeout_s=0.5)
+    data = bytes(24 << 20)  # more than the sockets hold
+    blob = Descriptor("application/octet-stream", digest_of(data), len(data))
+    registry.faults = [Fault("PUT ", stall_s=1.5)]
+    assert backend.push_blob(reference(registry, "new/app:1"), blob, lambda: io.BytesIO(data), None, lambda count: None)
+    assert (registry.count("POST "), registry.count("PUT ")) == (1, 1)
+    backend.close()
 
 
 def test_an_upload_that_never_gets_on_is_given_up(registry: Registry, chunked: DistributionBackend) -> None:

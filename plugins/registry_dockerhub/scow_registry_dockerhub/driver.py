@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupported
 from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -267,14 +267,17 @@ class DistributionBackend:
 
     def _tags(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> list[str]:
         from scow_registry_dockerhub.client import pull_scope
+        from scow_registry_dockerhub.targets import target_of
 
         found: set[str] = set()
+        left_bytes = _TAGS_LIMIT_BYTES
         repository = endpoint.repository(ref.repository)
         target = f"/v2/{repository}/tags/list?n=1000"
         for _ in range(_PAGES):
             response, data = self._client().read(
-                endpoint, target, _TAGS_LIMIT_BYTES, scopes=pull_scope(repository), credentials=credentials
+                endpoint, target, left_bytes, scopes=pull_scope(repository), credentials=credentials
             )
+            left_bytes -= len(data)
             try:
                 found.update(map(str, json.loads(data).get("tags") or ()))
             except (ValueError, AttributeError, TypeError, RecursionError):
@@ -284,7 +287,7 @@ class DistributionBackend:
             following = response.links.get("next", {}).get("url", "")
             if not following:
                 break
-            page = urlsplit(urljoin(target, following))
+            page = urlsplit(target_of(endpoint.host, target, following))
             if not page.path.startswith("/"):  # would be read as part of the host's name
                 raise Unavailable(f"registry {endpoint.host} answered an invalid link to more tags")
             target = f"{page.path}?{page.query}".removeprefix(endpoint.prefix)

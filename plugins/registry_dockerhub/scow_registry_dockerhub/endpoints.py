@@ -98,8 +98,12 @@ class Endpoints:
     def _mirror(self, key: str, text: str) -> Endpoint:
         """*text* is ``host[:port][/namespace]``, as the name of an image begins, or a URL, whose path stands before
         ``/v2/`` where that is not in it: ``https://host/cache``, ``https://host/v2/namespace``."""
-        url = urlsplit(text if "://" in text else f"//{text}")
-        if not url.netloc or "@" in url.netloc or url.scheme not in ("", "http", "https") or url.query:
+        try:
+            url = urlsplit(text if "://" in text else f"//{text}")
+            usable = url.hostname and url.port != 0 and "@" not in url.netloc and not url.query
+        except ValueError:
+            usable = False
+        if not usable or url.scheme not in ("", "http", "https"):
             raise InvalidArgument(
                 f"invalid mirror of registry {key}", hint="expected host[:port][/namespace] or an http(s) URL"
             )
@@ -121,10 +125,10 @@ class Endpoints:
 
 def is_loopback(host: str) -> bool:
     """Whether *host* (``name[:port]``) is ``localhost`` or an address of the loopback interface."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost":
+            return True
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False

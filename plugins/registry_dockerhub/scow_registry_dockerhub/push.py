@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from scow.errors import ScowError, Unavailable
 from scow_registry_dockerhub.answers import Refused, release
 from scow_registry_dockerhub.client import Client, push_scope
+from scow_registry_dockerhub.targets import target_of
 from scow_registry_dockerhub.transport import LONGEST_WAIT_S, retry_after_s
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Upload:
         if not given:
             raise Unavailable(f"registry {self._endpoint.host} began an upload without saying where")
         root = self._client.transport.url(self._endpoint, "/")
-        location = urljoin(urljoin(root, before), given)
+        location = target_of(self._endpoint.host, urljoin(root, before), given)
         self._client.transport.check_target(root, location)
         return location
 

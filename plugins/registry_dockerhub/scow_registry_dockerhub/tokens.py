@@ -16,6 +16,7 @@ from scow.ports.registry import Credentials
 from scow_registry_dockerhub.answers import Refused, read_body, release
 from scow_registry_dockerhub.challenge import Challenge, parse_challenges
 from scow_registry_dockerhub.endpoints import is_loopback
+from scow_registry_dockerhub.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CLIENT_ID = "scow"
 _SHORTEST_LIFE_S = 60  # what a token without expires_in lives (token specification)
 _ANYBODY = Credentials()
+_LOCKS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Tokens:
         self._clock = clock
         self._challenges: dict[str, Challenge] = {}
         self._tokens: dict[tuple[object, ...], Token] = {}
-        self._locks: defaultdict[tuple[object, ...], threading.Lock] = defaultdict(threading.Lock)
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def header(self, endpoint: Endpoint, scopes: frozenset[str], credentials: Credentials | None) -> str:
         """The ``Authorization`` that *endpoint* wanted the last time; ``""`` where it never asked."""
@@ -92,7 +94,7 @@ class Tokens:
         if challenge.scheme == "basic":
             return _basic(credentials) if credentials is not None and credentials.username else ""
         key = self._key(challenge, scopes, credentials)
-        with self._locks[key]:
+        with self._locks[hash(key) % _LOCKS]:
             token = self._tokens.get(key)
             if token is None or token.expires_at <= self._clock():
                 self._drop_expired()
@@ -160,7 +162,7 @@ class Tokens:
         return Token(value, self._clock() + life_s - min(10.0, life_s / 10), refresh)
 
     def _check_realm(self, endpoint: Endpoint, realm: str) -> None:
-        parts = urlsplit(realm)
+        parts = urlsplit(target_of(endpoint.host, realm, ""))
         if is_loopback(parts.netloc) and not is_loopback(endpoint.netloc):
             raise Unavailable(f"registry {endpoint.host} wants credentials to be sent to this machine: {parts.netloc}")
         if parts.scheme == "https" and parts.hostname:

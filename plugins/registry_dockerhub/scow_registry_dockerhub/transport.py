@@ -11,18 +11,17 @@ import threading
 import time
 import warnings
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import urllib3.exceptions
 
-from scow import __version__
 from scow.errors import Unavailable
 from scow_registry_dockerhub.answers import limit_reached, release
+from scow_registry_dockerhub.connections import new_session
 from scow_registry_dockerhub.endpoints import Endpoint, Endpoints, is_loopback
+from scow_registry_dockerhub.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +35,10 @@ CONNECT_TIMEOUT_S = 4.0
 ATTEMPTS = 4
 SILENT_ATTEMPTS = 2  # a host that does not answer at all is given up sooner
 LONGEST_WAIT_S = 30.0
+SCHEME_LIFE_S = 300.0
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
-_BLOCK = 1 << 18
 _MOST_SESSIONS = 32
 _CERTS_DIR = "certs_dir (by default /etc/docker/certs.d)"
 
@@ -57,7 +56,7 @@ class Transport:
         self._endpoints, self._proxies = endpoints, proxies
         self._pause_s, self._timeout_s = pause_s, timeout_s
         self._closed = threading.Event()
-        self._schemes: dict[str, str] = {}
+        self._schemes: dict[str, tuple[str, float]] = {}  # of a host, and until when that is believed
         self._sessions: dict[Trust, requests.Session] = {}
         self._lock = threading.Lock()
 
@@ -94,8 +93,9 @@ class Transport:
             attempt += 1
             try:
                 response = self._follow(endpoint, method, url, dict(headers), body, silence_s)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
                 failure = explain(urlsplit(url).netloc, error)
+                self._schemes.pop(endpoint.netloc, None)
                 most = min(attempts, SILENT_ATTEMPTS) if _is_silence(error) else attempts
                 if attempt >= most or _is_certificate(error) or _is_alert(error):
                     # Not chained: what requests raises holds the whole URL, and with it signatures and tokens.
@@ -134,7 +134,7 @@ class Transport:
             if response.status_code not in _REDIRECTS or not target or method not in ("GET", "HEAD"):
                 return response
             release(response)
-            url, before = urljoin(url, target), url
+            url, before = target_of(endpoint.host, url, target), url
             self.check_target(before, url)
             if _origin(url) != _origin(before):
                 headers.pop("Authorization", None)
@@ -152,7 +152,7 @@ class Transport:
             data=body,
             stream=True,
             allow_redirects=False,
-            timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
+            timeout=(min(CONNECT_TIMEOUT_S, self._timeout_s), read_timeout_s),
             proxies={parts.scheme: proxy} if proxy else None,
         )
 
@@ -162,7 +162,7 @@ class Transport:
             if session is None:
                 if not trust.verify:  # the administrator chose it; catch_warnings is of no use with threads
                     warnings.filterwarnings("ignore", category=urllib3.exceptions.InsecureRequestWarning)
-                session = self._sessions[trust] = _new_session(trust)
+                session = self._sessions[trust] = new_session(trust)
                 if len(self._sessions) > _MOST_SESSIONS:  # certificates that were replaced since
                     self._sessions.pop(next(iter(self._sessions))).close()
             return session
@@ -180,57 +180,26 @@ class Transport:
     def _scheme(self, endpoint: Endpoint) -> str:
         if endpoint.scheme or not endpoint.plain:
             return endpoint.scheme or "https"
-        known = self._schemes.get(endpoint.netloc)
-        if known is None:
-            known = self._probe(endpoint)
-        return known
+        known, until = self._schemes.get(endpoint.netloc, ("", 0.0))
+        return known if until > time.monotonic() else self._probe(endpoint)
+
+    def _remember(self, endpoint: Endpoint, scheme: str) -> str:
+        self._schemes[endpoint.netloc] = (scheme, time.monotonic() + SCHEME_LIFE_S)
+        return scheme
 
     def _probe(self, endpoint: Endpoint) -> str:
-        """TLS where the host speaks it, whatever it is allowed; remembered once it is certain."""
+        """TLS where the host speaks it, whatever it is allowed; remembered for a while."""
         try:
             release(self._once(endpoint, "GET", f"https://{endpoint.netloc}/v2/", {}, None, CONNECT_TIMEOUT_S))
         except requests.exceptions.SSLError as error:
             if _is_certificate(error) or _is_alert(error):
                 raise explain(endpoint.netloc, error) from None
-            return self._schemes.setdefault(endpoint.netloc, "http")
+            return self._remember(endpoint, "http")
         except (requests.RequestException, OSError) as error:
             if _is_connect_failure(error):
                 return "http"  # the port is closed: nothing was learnt
-            return self._schemes.setdefault(endpoint.netloc, "http")
-        return self._schemes.setdefault(endpoint.netloc, "https")
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Retries are ours, TLS is spoken by *context* alone, and uploads are read in blocks larger than urllib3's
-    16 KiB."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__(pool_connections=16, pool_maxsize=16)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, ssl_context=self._context, **pool)
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        return super().proxy_manager_for(proxy, blocksize=_BLOCK, ssl_context=self._context, **options)
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        return super().build_connection_pool_key_attributes(request, verify, cert)[0], {}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The context does."""
-
-
-def _new_session(trust: Trust) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # no ~/.netrc; proxies are chosen by `Proxies`
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are sent
-    session.headers["User-Agent"] = f"scow/{__version__}"
-    adapter = _Adapter(trust.context())
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+            return self._remember(endpoint, "http")
+        return self._remember(endpoint, "https")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -240,11 +209,11 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def retry_after_s(value: str) -> float | None:
     """The seconds of a ``Retry-After`` header: a number or an HTTP date; None where there is none."""
-    if value.strip().isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # what the parser raises for dates that are none
         return None
 
 
@@ -264,7 +233,7 @@ def explain(netloc: str, error: BaseException) -> Unavailable:
         if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
             return Unavailable(f"cannot reach registry {name}: host name not found")
         if isinstance(cause, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
-            return Unavailable(f"cannot reach registry {name}: no connection within {CONNECT_TIMEOUT_S:g} s")
+            return Unavailable(f"cannot reach registry {name}: no connection in time")
         if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return Unavailable(f"registry {name} does not answer")
         if isinstance(cause, ssl.SSLError):
