@@ -276,7 +276,7 @@ def test_a_disk_that_is_full_while_a_blob_comes_is_said_and_given_back(registry:
 
 
 def test_a_disk_that_is_full_while_a_layer_is_unpacked_keeps_the_blobs(registry: Registry, tmp_path: Path) -> None:
-    image = make_image({"etc/": None}, {f"zeros{n}": bytes(8 * MIB) for n in range(6)})
+    image = make_image({"etc/": None}, {f"same{n}": noise(4096, n) * 2048 for n in range(6)})
     registry.add("app", "1", image)
     with small_disk(tmp_path / "disk", 32) as grow:
         lab = Lab(tmp_path / "engine", registry, data_root=str(tmp_path / "disk" / "data"))

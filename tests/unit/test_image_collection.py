@@ -7,6 +7,8 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 from scow.oci import chain_ids
 from tests.unit.image_kit import BASE, Kit, image, run
 
@@ -108,5 +110,23 @@ def test_an_image_is_on_disk_before_there_is_a_record_of_it(tmp_path: Path) -> N
         await kit.pull("x")
         await kit.pull("x")
         assert seen == [(0, True)]
+
+    run(tmp_path, test)
+
+
+def test_left_overs_are_looked_for_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scow.engine.images.SWEEP_S", 0.01)
+
+    async def test(kit: Kit) -> None:
+        sweeping = asyncio.create_task(kit.images.keep_swept())
+        await asyncio.sleep(0.05)
+        orphan = kit.content.put(b"nobody's")
+        os.utime(kit.content.path(orphan), (1, 1))
+        deadline = asyncio.get_running_loop().time() + 10
+        while kit.content.exists(orphan):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
 
     run(tmp_path, test)

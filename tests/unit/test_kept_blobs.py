@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from scow.config import Config
+from scow.engine.manifests import make_manifest, manifest_in_store
+from scow.engine.model import Image
 from scow.errors import InvalidArgument, NotFound
-from scow.oci import chain_ids
+from scow.oci import OCI_LAYER, Descriptor, chain_ids
 from scow.reference import Reference
-from scow.testing.fakes_registry import SmallImage
+from scow.testing.fakes_registry import SmallImage, make_tar
 from tests.unit.image_kit import BASE, Kit, image, run
 
 UNTIL_UNPACKED = Config(keep_blobs="until-unpacked")
@@ -113,15 +116,65 @@ def test_a_crash_before_they_went_is_made_good_by_the_next_start(tmp_path: Path)
     run(tmp_path, test)
 
 
+def plain_record(kit: Kit, pulled: Image, origins: tuple[str, ...]) -> Image:
+    """An image as load and commit make it: its manifest names a plain tar beside the layers of *pulled*."""
+    tar = make_tar({"plain": "1"})
+    blob = Descriptor(OCI_LAYER, kit.content.put(tar), len(tar))
+    manifest = manifest_in_store(kit.content.read(pulled.manifest_digest), pulled.manifest_digest)
+    data = make_manifest(manifest.config, [*manifest.layers, blob])
+    return msgspec.structs.replace(
+        pulled,
+        id="sha256:" + "c" * 64,
+        manifest_digest=kit.content.put(data),
+        diff_ids=(*pulled.diff_ids, blob.digest),
+        tags=(),
+        digests=(),
+        origins=origins,
+    )
+
+
 def test_what_came_from_no_registry_is_kept(tmp_path: Path) -> None:
     async def test(kit: Kit) -> None:
         small = image()
         kit.registry.add("library/x", "latest", small)
         pulled = await kit.pull("x")
-        await kit.images._store.untag(pulled, pulled.digests)
+        loaded = plain_record(kit, pulled, origins=())
+        await kit.images._store.put(loaded)
         kit.images = kit.again(UNTIL_UNPACKED)
         await kit.images.sweep()
         assert there(kit, small) == [True, True]
+        assert kit.content.exists(loaded.diff_ids[-1])
+
+    run(tmp_path, test)
+
+
+def test_a_layer_that_was_committed_is_kept_and_those_below_it_are_not(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        small = image()
+        kit.registry.add("library/x", "latest", small)
+        pulled = await kit.pull("x")
+        committed = plain_record(kit, pulled, origins=pulled.origins)
+        await kit.images._store.put(committed, tags=["docker.io/library/mine:1"])
+        kit.images = kit.again(UNTIL_UNPACKED)
+        await kit.images.sweep()
+        assert there(kit, small) == [False, False]
+        assert kit.content.exists(committed.diff_ids[-1])
+        await kit.images.parts.kept.ensure(committed)
+        assert there(kit, small) == [True, True]
+
+    run(tmp_path, test)
+
+
+def test_where_an_image_came_from_is_known_when_its_names_are_gone(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        kit.images = kit.again(UNTIL_UNPACKED)
+        small = image()
+        kit.registry.add("library/x", "latest", small)
+        pulled = await kit.pull("x")
+        await kit.images.tag("x", Reference.parse("other.example/mine:1"))
+        await kit.images._store.untag(pulled, [*pulled.tags, *pulled.digests])
+        await kit.images.push(Reference.parse("other.example/mine:1"), progress=kit.messages.append)
+        assert set(kit.host.other.blobs("mine")) == set(small.blobs)
 
     run(tmp_path, test)
 

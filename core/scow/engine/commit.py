@@ -147,6 +147,7 @@ class Commit:
                 chain_id=chains[-1] if chains else None,
                 size_bytes=base.size_bytes + sum(sizes),
                 layer_sizes=(*base.layer_sizes, *sizes),
+                origins=base.origins,
             )
             async with parts.leases.settling:
                 return await parts.store.put(image, tags=self._wish.tags)

@@ -105,7 +105,7 @@ class Engine:
             log.warning("repaired: %s", line)
         self.ready.set()
         self.containers.spawn(reconcile.boot())
-        self.containers.spawn(self.images.sweep())
+        self._sweeping = asyncio.create_task(self.images.keep_swept())
 
     def _image_users(self, image_id: str) -> list[Container]:
         return [record for record in self.containers.records() if record.image_id == image_id]
@@ -115,6 +115,7 @@ class Engine:
         if not self.ready.is_set():
             return
         self.containers.closing = True
+        self._sweeping.cancel()
         await self.zygote.close()
         await self._measures.close()
         await self.containers.close()

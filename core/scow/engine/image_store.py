@@ -101,7 +101,9 @@ class ImageStore:
             before = self._images.get(image.id)
             kept_tags, kept_digests = (before.tags, before.digests) if before else ((), ())
             parent = image.parent or (before.parent if before else "")
-            image = replace(image, tags=_merged(kept_tags, tags), digests=_merged(kept_digests, digests), parent=parent)
+            origins = _merged(before.origins if before else (), image.origins)
+            names = {"tags": _merged(kept_tags, tags), "digests": _merged(kept_digests, digests)}
+            image = replace(image, **names, parent=parent, origins=origins)
             changed = [*self._robbed(image), image]
             await self._state.commit(*(_put(each) for each in changed))
             for each in changed:

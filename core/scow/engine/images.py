@@ -27,7 +27,7 @@ from scow.engine.pull import Pull
 from scow.engine.pull_layers import PARALLEL, Parts
 from scow.engine.push import Push
 from scow.engine.registries import Registries
-from scow.errors import InvalidArgument, NotFound
+from scow.errors import InvalidArgument, NotFound, ScowError
 from scow.oci import Platform
 from scow.ports import REGISTRY, STORAGE
 from scow.reference import Reference
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     ProgressSink = Callable[[dict[str, Any]], None]
 
 log = logging.getLogger(__name__)
+
+SWEEP_S = 6 * 3600.0
 
 
 class Images:
@@ -106,6 +108,15 @@ class Images:
         those digests and keys); answers which, and their bytes. For after a start, and for prune."""
         await self._parts.kept.let_go(self._store.all())
         return await self._collector.sweep(age_s, only)
+
+    async def keep_swept(self) -> None:
+        """As `sweep`, now and every `SWEEP_S`, until it is cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except (ScowError, OSError) as error:
+                log.warning("left-overs of images are not removed: %s", error)
+            await asyncio.sleep(SWEEP_S)
 
     # Look-ups
 

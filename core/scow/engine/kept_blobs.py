@@ -51,23 +51,32 @@ class KeptBlobs:
         self.always = always
 
     async def let_go(self, images: Iterable[Image]) -> None:
-        """Without *always*, the layers of *images* are gone but for those that a transfer or an image needs that did
-        not come from a registry."""
+        """Without *always*, the layers of *images* are gone but for those that a transfer needs, or an image that could
+        not get them again."""
         if self.always:
             return
         async with self._leases.settling:
             mine = [image for image in images if self._store.by_id(image.id) is not None]
-            others = [image for image in self._store.all() if not image.digests]
-            await asyncio.to_thread(self._let_go, mine, others, self._leases.held())
+            await asyncio.to_thread(self._let_go, mine, self._store.all(), self._leases.held())
 
-    def _let_go(self, images: list[Image], others: list[Image], held: frozenset[str]) -> None:
+    def _let_go(self, images: list[Image], every: list[Image], held: frozenset[str]) -> None:
         try:
-            kept = held.union(*(self._layers(image) for image in others))
+            kept = held.union(*(self._only_here(image) for image in every))
             for image in images:
-                for digest in self._layers(image).keys() - kept if image.digests else ():
+                for digest in self._layers(image).keys() - kept:
                     self._content.delete(digest)
         except (ScowError, OSError) as error:
             log.warning("blobs are kept: %s", error)
+
+    def _only_here(self, image: Image) -> set[str]:
+        """The layers of *image* that no registry has, as far as is known: plain tars are what load, import and commit
+        make, and travel compressed."""
+        layers = self._layers(image)
+        if not image.origins:
+            return set(layers)
+        if image.manifest_digest in {Reference.parse(name).digest for name in image.origins}:
+            return set()  # it was served so, whatever its layers are
+        return layers.keys() & set(image.diff_ids)
 
     def _layers(self, image: Image) -> dict[str, Descriptor]:
         manifest = manifest_in_store(self._content.read(image.manifest_digest), image.manifest_digest)
@@ -94,7 +103,7 @@ class KeptBlobs:
 
     async def _fetch(self, image: Image, blob: Descriptor) -> None:
         failures = []
-        for ref in map(Reference.parse, image.digests):
+        for ref in map(Reference.parse, dict.fromkeys([*image.origins, *image.digests])):
             try:
                 await self._fetch_from(ref, blob)
             except ScowError as error:

@@ -103,7 +103,8 @@ class Image(msgspec.Struct, kw_only=True, frozen=True):
     *manifest_digest* is the manifest whose blobs the content store holds (made by Scow for imported images);
     *tags* are full references (``docker.io/library/nginx:latest``), *digests* repository digests
     (``docker.io/library/nginx@sha256:…``). *size_bytes* is the sum of its unpacked layers. *parent* is the id of the
-    image that it was committed from or built on, ``""`` for one that was brought.
+    image that it was committed from or built on, ``""`` for one that was brought. *origins* are the repository digests
+    by which it, or what it was committed from, was pulled: unlike *digests* they stay when names are taken away.
     """
 
     id: str
@@ -118,6 +119,7 @@ class Image(msgspec.Struct, kw_only=True, frozen=True):
     size_bytes: int = 0
     layer_sizes: tuple[int, ...] = ()
     parent: str = ""
+    origins: tuple[str, ...] = ()
 
 
 class NetworkRecord(msgspec.Struct, kw_only=True, frozen=True):

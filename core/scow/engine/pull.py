@@ -96,6 +96,7 @@ class Pull:
                     chain_id=chains[-1] if chains else None,
                     size_bytes=sum(sizes),
                     layer_sizes=tuple(sizes),
+                    origins=(str(self._ref.with_digest(top)),),
                 )
                 return await self._done(image, top)
         except BaseException as error:
