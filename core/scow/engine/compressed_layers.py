@@ -98,7 +98,12 @@ class CompressedLayers:
             if there is not None:
                 return there
             async with self._at_once:
-                staged = await asyncio.to_thread(self._make, layer, format)
+                making = asyncio.ensure_future(asyncio.to_thread(self._make, layer, format))
+                try:
+                    staged = await asyncio.shield(making)
+                except asyncio.CancelledError:
+                    making.add_done_callback(_discard)
+                    raise
             try:
                 return await self._keep(key, staged, held)
             finally:
@@ -153,6 +158,12 @@ class CompressedLayers:
                     return self._content.stage(_verified(compress(_chunks(plain), format), plain, diff_id))
                 except OSError as error:
                     raise disk_error(error, f"compress layer {diff_id}") from error
+
+
+def _discard(made: asyncio.Future[Staged]) -> None:
+    """What comes of a compression that nobody waits for."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().discard()
 
 
 def _chunks(plain: LayerReader) -> Iterator[bytes]:
