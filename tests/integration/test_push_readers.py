@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,58 @@ def test_a_base_image_is_mounted_and_not_sent_again(registry: RunningRegistry, t
         assert "Layer already exists" in daemon.out("push", f"{registry.host}/mine:1")
     finally:
         daemon.cleanup()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    running = Daemon(tmp_path / "engine").start()
+    try:
+        yield running
+    finally:
+        running.cleanup()
+
+
+def raw_manifest(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
+    return document
+
+
+@pytest.mark.skipif(not HAVE_SKOPEO, reason="needs skopeo")
+def test_a_committed_image_is_pushed_with_the_base_as_it_came(registry: RunningRegistry, daemon: Daemon) -> None:
+    daemon.import_busybox()
+    base, mine = f"{registry.host}/box:1", f"{registry.host}/committed:1"
+    daemon.out("tag", "busybox", base)
+    daemon.out("push", base)
+    daemon.out("rmi", "-f", base, "busybox")
+    daemon.out("pull", base)
+    daemon.out(
+        "run", "--name", "made", "--network", "none", base, "sh", "-c", "yes some words | head -c 300000 > /made"
+    )
+    daemon.out("commit", "made", mine)
+    daemon.out("push", mine)
+    below, pushed = raw_manifest(base)["layers"], raw_manifest(mine)["layers"]
+    assert pushed[:-1] == below
+    assert pushed[-1]["mediaType"] == OCI_LAYER_GZIP
+    assert pushed[-1]["size"] < 10_000
+    daemon.out("rm", "made")
+    daemon.out("rmi", "-f", mine)
+    read = ("run", "--rm", "--network", "none", mine, "wc", "-c", "/made")
+    assert daemon.out(*read).split() == ["300000", "/made"]
+
+
+@pytest.mark.skipif(not HAVE_SKOPEO, reason="needs skopeo")
+def test_a_loaded_archive_is_pushed_compressed_and_loads_elsewhere(
+    registry: RunningRegistry, daemon: Daemon, tmp_path: Path
+) -> None:
+    name = f"{registry.host}/loaded:1"
+    archive, pulled = tmp_path / "image.tar", tmp_path / "pulled.tar"
+    source = f"docker://{registry.host}/plain:1"
+    skopeo("copy", "--src-tls-verify=false", source, f"docker-archive:{archive}:{name}")
+    daemon.out("load", input=archive.read_bytes())
+    daemon.out("push", name)
+    assert all(layer["mediaType"] == OCI_LAYER_GZIP for layer in raw_manifest(name)["layers"])
+    skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"docker-archive:{pulled}:{name}")
+    for path in (archive, pulled):
+        with tarfile.open(path) as tar:
+            names = [member.name for member in tar if member.name.endswith(".tar") and member.isreg()]
+        assert sorted(names) == sorted(f"{diff_id.removeprefix('sha256:')}.tar" for diff_id in PLAIN.diff_ids)

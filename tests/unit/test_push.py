@@ -348,3 +348,30 @@ def test_an_image_for_another_platform_is_not_pushed(tmp_path: Path) -> None:
         await kit.images.push(target, progress=kit.messages.append, platform='{"os":"linux","architecture":"amd64"}')
 
     run(tmp_path, test)
+
+
+def test_plain_layers_of_a_pushed_image_are_kept_though_others_are_not(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        kit.images = kit.again(Config(keep_blobs="until-unpacked"))
+        plain = await plain_image(kit)
+        await push(kit, "plain", "other.example/mine:1")
+        kit.images = kit.again(Config(keep_blobs="until-unpacked", push_compression="zstd"))
+        await kit.images.sweep()
+        assert all(kit.content.exists(diff_id) for diff_id in plain.diff_ids)
+        pushed = await push(kit, "plain", "other.example/mine:2")
+        assert [kind for kind, _ in layers(pushed)] == [OCI_LAYER_ZSTD, OCI_LAYER_ZSTD]
+
+    run(tmp_path, test)
+
+
+def test_a_layer_that_was_not_kept_is_fetched_again_to_be_pushed(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        kit.images = kit.again(Config(keep_blobs="until-unpacked"))
+        small = image(BASE)
+        kit.registry.add("library/x", "latest", small)
+        await kit.pull("x")
+        assert not kit.content.exists(small.layers[0].digest)
+        pushed = await push(kit, "x", "other.example/mine:1")
+        assert layers(pushed) == [(OCI_LAYER_GZIP, small.layers[0].digest)]
+
+    run(tmp_path, test)

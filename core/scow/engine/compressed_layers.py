@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from scow.engine.arrival import Cancelled
+from scow.engine.disk_errors import disk_error
 from scow.engine.manifests import manifest_in_store
 from scow.engine.transfer import LayerReader
-from scow.errors import Corrupt, ScowError, Unavailable
+from scow.errors import Corrupt, NotFound
 from scow.layers import compress
 from scow.oci import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor
 from scow.state import Delete, Put
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import ExitStack
 
-    from scow.content import ContentStore
+    from scow.content import ContentStore, Staged
     from scow.engine.image_store import ImageStore
     from scow.engine.leases import Leases
     from scow.engine.model import Image
@@ -42,6 +43,17 @@ class _Record(msgspec.Struct, frozen=True):
     format: str
     digest: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayer:
+    """A layer that is kept as a tar: *blob*, whose digest is its diff ID, and what opens it on a thread. *line* is told
+    how far its compression is, which *cancelled* ends."""
+
+    blob: Descriptor
+    open: Callable[[], BinaryIO]
+    line: LayerProgress
+    cancelled: threading.Event
 
 
 class CompressedLayers:
@@ -74,26 +86,37 @@ class CompressedLayers:
             for key in gone:
                 self._records.pop(key, None)
 
-    async def get(
-        self, layer: Descriptor, format: str, line: LayerProgress, cancelled: threading.Event, held: ExitStack
-    ) -> Descriptor:
-        """The plain tar *layer*, whose digest is its diff ID, as a compressed blob: the one by which an image here was
-        received, in whatever format, else one that is made here, once, as *format*. It stays while *held* is open.
+    async def get(self, layer: PlainLayer, format: str, held: ExitStack) -> Descriptor:
+        """*layer* as a compressed blob: the one by which an image here was received, in whatever format, else one that
+        is made here, once, as *format*. It stays while *held* is open.
 
         Raises `Corrupt` where the stored tar is damaged, `Unavailable` for a full disk, `Cancelled`.
         """
-        key = (layer.digest, format)
+        key = (layer.blob.digest, format)
         async with self._making.setdefault(key, asyncio.Lock()):
-            there = await self._there(layer.digest, format, held)
+            there = await self._there(layer.blob.digest, format, held)
             if there is not None:
                 return there
             async with self._at_once:
-                digest, size = await asyncio.to_thread(self._make, layer, format, line, cancelled)
-            held.enter_context(self._leases.hold([digest]))
-            record = _Record(layer.digest, format, digest, size)
-            await self._state.commit(Put(KIND, _id(*key), None, msgspec.json.encode(record)))
-            self._records[key] = record
-            return Descriptor(MEDIA_TYPES[format], digest, size)
+                making = asyncio.ensure_future(asyncio.to_thread(self._make, layer, format))
+                try:
+                    staged = await asyncio.shield(making)
+                except asyncio.CancelledError:
+                    making.add_done_callback(_discard)
+                    raise
+            try:
+                return await self._keep(key, staged, held)
+            finally:
+                staged.discard()
+
+    async def _keep(self, key: tuple[str, str], staged: Staged, held: ExitStack) -> Descriptor:
+        held.enter_context(self._leases.hold([staged.digest]))
+        await self._leases.settled()
+        await asyncio.to_thread(staged.publish)
+        record = _Record(*key, staged.digest, staged.size_bytes)
+        await self._state.commit(Put(KIND, _id(*key), None, msgspec.json.encode(record)))
+        self._records[key] = record
+        return Descriptor(MEDIA_TYPES[record.format], record.digest, record.size_bytes)
 
     async def _there(self, diff_id: str, format: str, held: ExitStack) -> Descriptor | None:
         """The blob that need not be made."""
@@ -101,8 +124,9 @@ class CompressedLayers:
         record = self._records.get((diff_id, format))
         if record is not None:
             found.insert(0, Descriptor(MEDIA_TYPES[format], record.digest, record.size_bytes))
+        held.enter_context(self._leases.hold([blob.digest for blob in found]))
+        await self._leases.settled()
         for blob in found:
-            held.enter_context(self._leases.hold([blob.digest]))
             if await asyncio.to_thread(self._content.exists, blob.digest):
                 return blob
         return None
@@ -111,25 +135,35 @@ class CompressedLayers:
         """The compressed blobs by which those of *images* that have this layer were received."""
         found = []
         for image in [image for image in images if diff_id in image.diff_ids]:
-            manifest = manifest_in_store(self._content.read(image.manifest_digest), image.manifest_digest)
+            try:
+                manifest = manifest_in_store(self._content.read(image.manifest_digest), image.manifest_digest)
+            except NotFound:
+                continue  # the image was removed meanwhile
             layer = manifest.layers[image.diff_ids.index(diff_id)]
             if layer.digest != diff_id:
                 found.append(layer)
         return list({layer.digest: layer for layer in found}.values())
 
-    def _make(self, layer: Descriptor, format: str, line: LayerProgress, cancelled: threading.Event) -> tuple[str, int]:
-        with self._content.open(layer.digest) as file:
+    def _make(self, layer: PlainLayer, format: str) -> Staged:
+        diff_id = layer.blob.digest
+        with layer.open() as file:
 
             def report() -> None:
-                if cancelled.is_set():
-                    raise Cancelled(f"compression of {layer.digest} was cancelled")
-                line.count("Compressing", file.tell(), layer.size_bytes)
+                if layer.cancelled.is_set():
+                    raise Cancelled(f"compression of {diff_id} was cancelled")
+                layer.line.count("Compressing", file.tell(), layer.blob.size_bytes)
 
             with LayerReader(file, report) as plain:
                 try:
-                    return self._content.put_stream(_verified(compress(_chunks(plain), format), plain, layer.digest))
+                    return self._content.stage(_verified(compress(_chunks(plain), format), plain, diff_id))
                 except OSError as error:
-                    raise _disk_error(error, layer.digest) from error
+                    raise disk_error(error, f"compress layer {diff_id}") from error
+
+
+def _discard(made: asyncio.Future[Staged]) -> None:
+    """What comes of a compression that nobody waits for."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().discard()
 
 
 def _chunks(plain: LayerReader) -> Iterator[bytes]:
@@ -142,15 +176,6 @@ def _verified(chunks: Iterator[bytes], plain: LayerReader, diff_id: str) -> Iter
     yield from chunks
     if plain.digest() != diff_id:
         raise Corrupt(f"stored blob {diff_id} is damaged", hint="remove the image and load or build it again")
-
-
-def _disk_error(error: OSError, diff_id: str) -> ScowError:
-    if isinstance(error, ScowError):
-        return error
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "docker system df shows what uses it; docker system prune frees it"
-        return Unavailable(f"cannot compress layer {diff_id}: no space left on device", hint=hint)
-    return ScowError(f"cannot compress layer {diff_id}: {error}")
 
 
 def _id(diff_id: str, format: str) -> str:

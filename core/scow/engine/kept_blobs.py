@@ -74,7 +74,7 @@ class KeptBlobs:
         layers = self._layers(image)
         if not image.origins:
             return set(layers)
-        if image.manifest_digest in {Reference.parse(name).digest for name in image.origins}:
+        if image.is_served:
             return set()  # it was served so, whatever its layers are
         return layers.keys() & set(image.diff_ids)
 

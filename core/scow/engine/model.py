@@ -121,6 +121,11 @@ class Image(msgspec.Struct, kw_only=True, frozen=True):
     parent: str = ""
     origins: tuple[str, ...] = ()
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a registry served the very manifest that is kept here."""
+        return any(name.endswith(f"@{self.manifest_digest}") for name in self.origins)
+
 
 class NetworkRecord(msgspec.Struct, kw_only=True, frozen=True):
     """A network and when it was made. *scope* is always ``local``."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from scow.engine.arrival import Cancelled
+from scow.engine.compressed_layers import PlainLayer
 from scow.engine.manifests import manifest_in_store, with_layers
 from scow.engine.progress import LayerProgress
 from scow.oci import Descriptor
@@ -65,9 +66,9 @@ class Push:
         """The registry has the image under the reference's tag; answers its manifest's digest there."""
         data = await asyncio.to_thread(self._parts.content.read, self._image.manifest_digest)
         manifest = manifest_in_store(data, self._image.manifest_digest)
-        served = self._image.manifest_digest in {Reference.parse(name).digest for name in self._image.digests}
+        as_it_is = self._image.is_served
         layers = [
-            _Layer(blob, diff_id, blob.digest == diff_id and not served, LayerProgress(self._progress, blob.digest))
+            _Layer(blob, diff_id, blob.digest == diff_id and not as_it_is, LayerProgress(self._progress, blob.digest))
             for blob, diff_id in zip(manifest.layers, self._image.diff_ids, strict=True)
         ]
         blobs = [layer.blob.digest for layer in layers]
@@ -105,7 +106,9 @@ class Push:
     async def _layer(self, layer: _Layer, held: ExitStack) -> Descriptor:
         blob = layer.blob
         if layer.plain:
-            blob = await self._parts.compressed.get(blob, self._format, layer.line, self._cancelled, held)
+            open_plain = self._parts.kept.opener(self._image, blob.digest)
+            plain = PlainLayer(blob, open_plain, layer.line, self._cancelled)
+            blob = await self._parts.compressed.get(plain, self._format, held)
         async with self._at_once:
             total = 0
 
