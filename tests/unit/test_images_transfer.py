@@ -174,6 +174,21 @@ def test_a_full_disk_is_said_and_only_whole_blobs_are_left(tmp_path: Path) -> No
     run(tmp_path, test)
 
 
+def test_pulls_leave_no_file_open(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        kit.registry.add("library/x", "latest", image(BASE, BIG))
+        await kit.pull("x")
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(5):
+            made = image(BASE, {"own": str(number)})
+            kit.registry.add(f"library/x{number}", "latest", made)
+            kit.registry.fail_after(made.layers[1].digest, 50)
+            await kit.pull(f"x{number}")
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    run(tmp_path, test)
+
+
 def test_two_pulls_of_one_reference_share_the_transfer(tmp_path: Path) -> None:
     async def test(kit: Kit) -> None:
         small = image(BIG)
@@ -199,6 +214,35 @@ def test_pulls_of_two_images_with_a_common_layer_bring_it_once(tmp_path: Path) -
         assert kit.registry.fetched[base.layers[0].digest] == base.layers[0].size_bytes
         assert kit.storage.calls.count(("apply", base.diff_ids[0])) == 1
         assert len(kit.images.list()) == 3
+
+    run(tmp_path, test)
+
+
+def test_a_layer_that_one_pull_gives_up_is_gone_on_with_by_another(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        first, second = image(BIG, {"a": "1"}, compression="none"), image(BIG, {"b": "1"}, compression="none")
+        kit.registry.add("library/a", "latest", first)
+        kit.registry.add("library/b", "latest", second)
+        common = first.layers[0].digest
+        begun, go_on = threading.Event(), threading.Event()
+
+        def slow(digest: str, offset: int) -> None:
+            if digest == common and kit.registry.fetched[digest] > 300_000 and not go_on.is_set():
+                begun.set()
+                go_on.wait(10)
+
+        kit.registry.before_read = slow
+        one = asyncio.create_task(kit.pull("a"))
+        await asyncio.to_thread(begun.wait, 10)
+        two = asyncio.create_task(kit.pull("b"))
+        await asyncio.sleep(0.05)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+        go_on.set()
+        pulled = await asyncio.wait_for(two, 10)
+        assert "b" in kit.storage.files(pulled.chain_id or "")
+        assert kit.registry.fetched[common] <= first.layers[0].size_bytes + (1 << 18)  # one read was under way
+        assert [found.id for found in kit.images.list()] == [second.id]
 
     run(tmp_path, test)
 

@@ -45,13 +45,14 @@ class Arrival:
         self._cancelled = cancelled
         self._changed = threading.Condition()
         self._fd = -1
+        self._closed = False
         self._available = self._position = 0
         self._error: Exception | None = None
 
     def begin(self, path: str, available: int, *, complete: bool = False) -> None:
         """*path* holds *available* bytes of the blob, or all of it."""
         with self._changed:
-            if self._fd < 0:
+            if self._fd < 0 and not self._closed:
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._available, self.complete = available, complete
             self._changed.notify()
@@ -102,6 +103,7 @@ class Arrival:
     def close(self) -> None:
         """The file is closed; nothing is read any more."""
         with self._changed:
+            self._closed = True
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1

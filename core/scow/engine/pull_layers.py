@@ -144,10 +144,10 @@ class Layers:
 
     async def download(self, blob: Descriptor, line: LayerProgress, arrival: Arrival | None = None) -> None:
         """The content store has *blob*; *arrival* is told what is there of it."""
-
         backend = await self._parts.drivers.driver(REGISTRY, self._backend)
         arguments = (self._ref, blob, self._credentials, self._parts.content, line, self._cancelled)
-        download = Download(backend, *arguments, arrival or Arrival(blob.digest, self._cancelled))
+        follower = arrival or Arrival(blob.digest, self._cancelled)
+        download = Download(backend, *arguments, follower)
         try:
             await self._parts.drivers.call(
                 REGISTRY, self._backend, "fetch", lambda backend: download.run(), deadline_s=None
@@ -155,6 +155,9 @@ class Layers:
         except asyncio.CancelledError:
             download.abandon()
             raise
+        finally:
+            if arrival is None:
+                follower.close()
 
     def _failed(self, error: Exception) -> None:
         """Nothing can come of the other layers."""
