@@ -143,9 +143,7 @@ class _Applier:
             self._special(member, parent, base, name)
         self._inodes += 1
         if not self._overlay:
-            while name and name not in self._made:
-                self._made.add(name)
-                name = name.rpartition(b"/")[0]
+            self._keep(name)
 
     def _regular(self, tar: TarReader, member: Member, parent: int, base: bytes, name: bytes) -> None:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -295,11 +293,18 @@ class _Applier:
             if place:  # overlayfs takes no root for opaque: its names are hidden one by one, in the end
                 os.setxattr(f"/proc/self/fd/{fd}", OPAQUE_XATTR, b"y")
             return
+        self._keep(name)
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directories.get(name))
         try:
             self._delete_entries(fd, name)
         finally:
             os.close(fd)
+
+    def _keep(self, name: bytes) -> None:
+        """*name* and its parents are of this layer: its whiteouts leave them."""
+        while name and name not in self._made:
+            self._made.add(name)
+            name = name.rpartition(b"/")[0]
 
     def _delete(self, parent: int, base: bytes, name: bytes) -> None:
         """*base* is gone but for what this layer made in it."""

@@ -29,6 +29,7 @@ from scow.errors import Conflict, DriverUnusable, InvalidArgument, NotFound
 from scow.linux.mounts import mounted
 from scow.ports.storage import StorageDriver
 from scow.testing.fakes_registry import FileTree, make_tar
+from scow.testing.storage_exact import ExactLayers
 from scow.testing.storage_making import LayersInTheMaking
 from scow.testing.trees import add, described, entry, layer_key, names, stream
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 ACTIVE = "c0ffee" + "0" * 58
 
 
-class StorageContract(LayersInTheMaking):
+class StorageContract(LayersInTheMaking, ExactLayers):
     """Override the fixture *make_driver*; *look*, *many_layers* and *has_owners* where the driver needs it."""
 
     @pytest.fixture
