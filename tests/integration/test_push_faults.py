@@ -123,7 +123,7 @@ def test_a_push_after_a_kill_sends_only_what_the_registry_lacks(lab: Lab) -> Non
 
 def test_a_kill_while_a_layer_is_compressed_leaves_no_blob_that_is_wrong(lab: Lab) -> None:
     data = noise(MIB, 7)
-    image = bring(lab, make_image({f"f{n}": data[n:] + data[:n] for n in range(128)}, compression="none"))
+    image = bring(lab, make_image({f"f{n}": data[n:] + data[:n] for n in range(64)}, compression="none"))
     pushing = begin(lab)
     assert wait_until(lambda: ingests(lab))
     kill_during(lab, pushing)
