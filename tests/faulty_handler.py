@@ -237,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
             if registry.mounts and source in registry.blobs:
                 registry.blobs[repository, digest] = registry.blobs[source]
                 return self.answer(201, b"", {"Location": f"/v2/{repository}/blobs/{digest}"})
-            session = f"session-{len(registry.uploads)}"
+            session = f"session-{next(registry.sessions)}"
             registry.uploads[session] = bytearray()
             return self.answer(202, b"", self.progress(repository, session))
         held = registry.uploads.get(session)

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import ssl
@@ -132,6 +133,7 @@ class Registry:
         self.manifests: dict[tuple[str, str], Entry] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.uploads: dict[str, bytearray] = {}
+        self.sessions = itertools.count()
         self.digest_header: str | None = None
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,18 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> bool
             return False
         time.sleep(0.005)
     return True
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, mebibytes: int) -> Iterator[Callable[[int], None]]:
+    """A tmpfs at *folder* that what is yielded makes larger."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], check=True)
+
+    def grow(more: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={more}m", str(folder)], check=True)
+
+    try:
+        yield grow
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

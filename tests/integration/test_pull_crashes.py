@@ -20,7 +20,7 @@ import pytest
 from scow.testing.fakes_registry import FileTree, SmallImage, make_image
 from tests.daemon import DOCKER
 from tests.faulty_registry import Fault, Registry, serving
-from tests.integration.pull_lab import Lab, noise, two_layers, wait_until
+from tests.integration.pull_lab import Lab, noise, small_disk, two_layers, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(DOCKER is None, reason="needs the docker CLI to clean up")]
 
@@ -235,21 +235,6 @@ def test_two_clients_share_one_transfer(lab: Lab) -> None:
         pull.join(30)
     assert errors == ["", "", ""]
     assert sent(lab, image) == size(image)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, mebibytes: int) -> Iterator[Callable[[int], None]]:
-    """A tmpfs at *folder* that what is yielded makes larger."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], check=True)
-
-    def grow(more: int) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={more}m", str(folder)], check=True)
-
-    try:
-        yield grow
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full_while_a_blob_comes_is_said_and_given_back(registry: Registry, tmp_path: Path) -> None:
