@@ -85,6 +85,7 @@ class _Applier:
         self._overlay = whiteouts is Whiteouts.OVERLAY
         self._lower = lower
         self._own = os.geteuid() == 0
+        self._directories.pass_group = not self._overlay  # directories that were there before may
         self._umask = _umask()
         self._made: set[bytes] = set()  # for DELETE: entries of this layer and their parents, which its whiteouts leave
         self._size = self._inodes = self._remembered = 0
@@ -143,7 +144,7 @@ class _Applier:
             self._special(member, parent, base, name)
         self._inodes += 1
         if not self._overlay:
-            self._keep(name)
+            self._keep(self._directories.place(parent, base))
 
     def _regular(self, tar: TarReader, member: Member, parent: int, base: bytes, name: bytes) -> None:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -162,7 +163,7 @@ class _Applier:
             else:
                 write_with_holes(fd, tar, member)
             self._size += member.size_bytes
-            if self._own and (member.uid or member.gid):
+            if self._own and (member.uid or member.gid or self._directories.pass_group):
                 os.chown(fd, member.uid, member.gid)
             if mode & (self._umask | 0o7000):
                 os.chmod(fd, mode)
@@ -181,7 +182,8 @@ class _Applier:
             else:
                 self._clear(parent, base, name)
                 os.mkdir(base, 0o700, dir_fd=parent)
-        if name in self._directories.hidden:  # over what this layer deleted: it shows nothing of the layers below
+        hidden = self._directories.hidden
+        if hidden and self._directories.place(parent, base) in hidden:  # it shows nothing of the layers below
             os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
         self._attributes(member, parent, base)
         self._directories.times[name] = member.mtime_ns
@@ -231,6 +233,7 @@ class _Applier:
             os.chown(base, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         if member.type != SYMLINK:
             os.chmod(base, member.mode, dir_fd=parent)
+            self._directories.pass_group |= bool(member.mode & stat.S_ISGID)
         if member.xattrs:
             if b"system.posix_acl_default" in member.xattrs:
                 self._umask = 0o777  # new files below inherit the ACL: their mode is always set
@@ -250,13 +253,12 @@ class _Applier:
         if self._overlay:
             self._hide(self._directories.get(parent_name), base)
         else:
-            name = parent_name + b"/" + base if parent_name else base
-            self._delete(self._directories.get(parent_name, make=False), base, name)
+            parent = self._directories.get(parent_name, make=False)
+            self._delete(parent, base, self._directories.place(parent, base))
 
     def _hide(self, parent: int, base: bytes) -> None:
         """A whiteout deletes what the layers below have; an entry of this layer stays (image-spec layer.md)."""
-        place = self._directories.name_of(parent)
-        self._directories.hidden.add(place + b"/" + base if place else base)
+        self._directories.hidden.add(self._directories.place(parent, base))
         try:
             os.mknod(base, stat.S_IFCHR, 0, dir_fd=parent)
             self._inodes += 1
@@ -293,10 +295,11 @@ class _Applier:
             if place:  # overlayfs takes no root for opaque: its names are hidden one by one, in the end
                 os.setxattr(f"/proc/self/fd/{fd}", OPAQUE_XATTR, b"y")
             return
-        self._keep(name)
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directories.get(name))
         try:
-            self._delete_entries(fd, name)
+            place = self._directories.name_of(fd)
+            self._keep(place)
+            self._delete_entries(fd, place)
         finally:
             os.close(fd)
 

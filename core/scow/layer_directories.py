@@ -21,7 +21,8 @@ class Directories:
 
     *hidden* are the names that whiteouts of this layer hid, *opaque* the directories of which it hid all that lies
     below; *times* are the modification times (ns) that `settle` sets when nothing more is made in them; *made* counts
-    those that no member described.
+    those that no member described. *pass_group* says that there may be one with the set-group-ID bit: what is made in
+    it belongs to its group at first.
     """
 
     def __init__(self, root_fd: int, lower: LowerLayers) -> None:
@@ -30,6 +31,7 @@ class Directories:
         self.opaque: set[bytes] = set()
         self.times: dict[bytes, int] = {}
         self.made = 0
+        self.pass_group = False
         self._lower = lower
         self._kept: dict[bytes, int] = {}  # least lately used first
 
@@ -116,12 +118,15 @@ class Directories:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(base, dir_fd=parent)  # the whiteout
             os.mkdir(base, 0o755, dir_fd=parent)
+            if os.geteuid() == 0:
+                os.chown(base, 0, 0, dir_fd=parent, follow_symlinks=False)  # whatever group its parent passes on
             os.chmod(base, 0o755, dir_fd=parent)  # whatever the umask
             self.made += 1
             if path in self.hidden:
                 os.setxattr(entry_path(parent, base), OPAQUE_XATTR, b"y", follow_symlinks=False)
             elif below is not None:
                 copy_attributes(below, entry_path(parent, base))
+                self.pass_group |= bool(below.status.st_mode & stat.S_ISGID)
                 self.times[path] = below.status.st_mtime_ns
         return link
 
@@ -155,6 +160,11 @@ class Directories:
         """Where the open directory *fd* lies below the root, whatever links led there."""
         top, path = (os.readlink(b"/proc/self/fd/%d" % each) for each in (self.root, fd))
         return path[len(top) + 1 :]
+
+    def place(self, fd: int, base: bytes) -> bytes:
+        """Where *base* in the open directory *fd* lies."""
+        above = self.name_of(fd)
+        return above + b"/" + base if above else base
 
     def covers(self, name: bytes) -> bool:
         """Whether whiteouts of this layer hide what the layers below have called *name*."""

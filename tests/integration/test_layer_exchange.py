@@ -76,8 +76,7 @@ def furnish(root: Path) -> None:
     with (root / "var/sparse").open("wb") as file:
         file.seek(3 << 20)
         file.write(b"end")
-    for path in ("usr/bin/su", "usr/bin/ping", "srv/null"):
-        os.utime(root / path, (1234567890, 1234567890))
+    settle(root)
 
 
 def alter(root: Path) -> None:
@@ -96,6 +95,14 @@ def alter(root: Path) -> None:
     os.chown(root / "empty", 33, 33)
     (root / "first").write_text("two names")
     os.link(root / "first", root / "var/tmp/second")
+    settle(root)
+
+
+def settle(root: Path) -> None:
+    """Times are in whole seconds: some writers cut what is beyond, others round."""
+    for path in root.rglob("*"):
+        seconds = int(path.lstat().st_mtime)
+        os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
 def shown(driver: OverlayDriver, key: str, at: Path) -> Picture:

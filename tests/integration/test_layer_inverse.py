@@ -72,7 +72,7 @@ OPERATIONS: dict[str, Callable[[bytes, bytes, int], object]] = {
     "rename": _rename,
     "link": lambda path, other, number: os.link(path, other, follow_symlinks=False),
     "point to": lambda path, other, number: os.symlink(other[-90:], path),
-    "change the mode": lambda path, other, number: os.chmod(path, 0o4700 | number),
+    "change the mode": lambda path, other, number: os.chmod(path, (0o4700, 0o2700)[number % 2] | number),
     "change the owner": _own,
     "set an attribute": lambda path, other, number: os.setxattr(path, "user.x", b"%d" % number),
     "give a capability": lambda path, other, number: os.setxattr(path, "security.capability", CAPABILITY),

@@ -75,6 +75,21 @@ def test_devices_owners_and_capabilities(tmp_path: Path) -> None:
     assert ((root / "owned").stat().st_uid, (root / "owned").stat().st_gid) == (3000000, 4000000)
 
 
+@pytest.mark.parametrize("way", list(Whiteouts))
+def test_a_directory_passes_its_group_to_nothing_of_a_layer(tmp_path: Path, way: Whiteouts) -> None:
+    first: FileTree = {"d": entry(tarfile.DIRTYPE, mode=0o2775, gid=50), "d/x": "1", "d/sub/y": "1"}
+    second: FileTree = {"d/z": "1", "d/new/z": "1", "d/l": entry(tarfile.SYMTYPE, linkname="x")}
+    (tmp_path / "1").mkdir()
+    apply_layer(io.BytesIO(make_tar(first)), str(tmp_path / "1"), way)
+    top = tmp_path / ("2" if way is Whiteouts.OVERLAY else "1")
+    top.mkdir(exist_ok=True)
+    apply_layer(io.BytesIO(make_tar(second)), str(top), way, [str(tmp_path / "1")])
+    for root in (tmp_path / "1", top):
+        assert (stat.S_IMODE((root / "d").stat().st_mode), (root / "d").stat().st_gid) == (0o2775, 50)
+        for path in (root / "d").rglob("*"):
+            assert (path.lstat().st_gid, path.lstat().st_mode & stat.S_ISGID) == (0, 0), path
+
+
 def test_parents_that_only_lower_layers_have_look_like_them(tmp_path: Path) -> None:
     lowest = applied(
         tmp_path / "1",

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from scow.errors import Conflict
 from scow_storage_overlay.background import Trash
 from scow_storage_overlay.host import spread
 from scow_storage_overlay.index import Entry, Index
@@ -80,11 +81,11 @@ class SnapshotFolder:
 
     def publish(self, made: str, key: str, parent: Entry | None, usage: Usage) -> Entry:
         """*made* is the committed snapshot *key*, or another one that was there first."""
-        there = self.index.find(key)
-        if there is not None:
-            return there
         entry = Entry(self.index.number(), key, parent, usage)
-        self.index.add(entry, made)
+        try:
+            self.index.add(entry, made)
+        except Conflict:
+            return self.index.get(key)
         return entry
 
     def remove(self, key: str) -> None:
