@@ -17,18 +17,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from tests.benchmarks import peers
 from tests.benchmarks.measure import ROWS, Api, Engine, pss_kib, report, rounds, told
 from tests.benchmarks.runtimes import Runtimes
 from tests.benchmarks.zygote_starts import ZygoteStarts
-from tests.daemon import DOCKER, Daemon
+from tests.daemon import DOCKER, Daemon, busybox_tar
 
 SCOW = str(Path(sys.executable).with_name("scow"))
 
@@ -143,6 +145,37 @@ def bench_api(daemon: Daemon, engines: list[Engine], options: argparse.Namespace
         told("API create+start+wait+remove", values, "ms")
     finally:
         runtimes.close()
+
+
+def bench_userns(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:
+    """start + wait over the API in the host's user namespace and in one of the container's own; a small image and one
+    of 10,000 files"""
+    layer = BytesIO(busybox_tar())
+    with tarfile.open(fileobj=layer, mode="a") as tar:
+        for number in range(10_000):
+            tar.addfile(tarfile.TarInfo(f"many/{number % 100}/{number}"))
+    daemon.docker("import", "-c", "ENV PATH=/bin", "-", "files", input=layer.getvalue())
+    api = Api(daemon.socket)
+
+    def cycle(image: str, userns: str) -> float:
+        body = {"Image": image, "Cmd": ["true"], "HostConfig": {"UsernsMode": userns, "NetworkMode": "none"}}
+        made = api.call("POST", "/containers/create", body)
+        assert isinstance(made, dict)
+        begun = time.perf_counter()
+        api.call("POST", f"/containers/{made['Id']}/start")
+        api.call("POST", f"/containers/{made['Id']}/wait")
+        took = time.perf_counter() - begun
+        api.call("DELETE", f"/containers/{made['Id']}")
+        return took * 1e3
+
+    for image in ("busybox", "files"):
+        values: dict[str, list[float]] = {"auto": [], "host": []}
+        for _ in range(options.n * 2):
+            for userns, got in values.items():
+                time.sleep(0.05)
+                got.append(cycle(image, userns))
+        for userns, got in values.items():
+            report(f"start of {image}, --userns {userns}", "scow", got, "ms")
 
 
 def bench_logs(daemon: Daemon, engines: list[Engine], options: argparse.Namespace) -> None:

@@ -106,7 +106,8 @@ class Launch:
     async def _spawn_monitor(self, undo: AsyncExitStack) -> MonitorConnection:
         module = (await self._containers.drivers.driver(RUNTIME, self._record.runtime)).child_module
         with self._timeline.step("monitor", "core", "fork of the zygote"):
-            monitor = await self._containers.zygote.spawn(self._record.id, self._directory, module)
+            hint = "userns" if self._record.ids else ""
+            monitor = await self._containers.zygote.spawn(self._record.id, self._directory, module, hint)
         undo.push_async_callback(monitor.destroy)
         return monitor
 

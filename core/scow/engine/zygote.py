@@ -53,9 +53,10 @@ class Zygote:
         await zygote._ensure()
         return zygote
 
-    async def spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
+    async def spawn(self, container_id: str, directory: Path, module: str, hint: str = "") -> MonitorConnection:
         """A monitor for the container of *directory*, connected and listening for further connections.
 
+        *hint* tells what kind of container it is, to those who prepare for the next one (``userns`` or ``""``).
         *module* is its runtime's ``child_module``; for the first container of a runtime, whose module is none of
         `modules`, the zygote is replaced by one that has imported that too. A zygote that dies meanwhile is replaced
         once: a monitor that it may have forked already ends by itself, as nobody is connected to it.
@@ -63,13 +64,13 @@ class Zygote:
         if module not in self.modules:
             await self._extend(module)
         try:
-            return await self._spawn(container_id, directory, module)
+            return await self._spawn(container_id, directory, module, hint)
         except Unavailable:
             if self._sock is not None or self._closed:
                 raise
-            return await self._spawn(container_id, directory, module)
+            return await self._spawn(container_id, directory, module, hint)
 
-    async def _spawn(self, container_id: str, directory: Path, module: str) -> MonitorConnection:
+    async def _spawn(self, container_id: str, directory: Path, module: str, hint: str) -> MonitorConnection:
         await self._ensure()
         assert self._sock is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,7 +79,8 @@ class Zygote:
                 self._seq += 1
                 future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
                 self._pending[self._seq] = future
-                send_packet(self._sock, {"op": "spawn", "seq": self._seq, "id": container_id}, theirs.fileno())
+                request = {"op": "spawn", "seq": self._seq, "id": container_id, "hint": hint}
+                send_packet(self._sock, request, theirs.fileno())
             connection = await MonitorConnection.over(ours, self.run_root, container_id)
         except OSError as error:
             ours.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from scow.monitor.control import Connection
@@ -31,11 +31,12 @@ def child_module(name: str) -> Any:
     return module
 
 
-def prepare(modules: Iterable[Any]) -> None:
-    """Of those child *modules* that can make something before it is asked for, each has."""
+def prepare(modules: Iterable[Any], hints: Collection[str]) -> None:
+    """Of those child *modules* that can make something before it is asked for, each has; *hints* says what the last
+    containers were."""
     for module in modules:
         if hasattr(module, "prepare"):
-            module.prepare()
+            module.prepare(hints)
             _prepared.append(module)
 
 

@@ -81,6 +81,7 @@ class Zygote:
         for fd in (self._wake_read, self._wake_write, self._taken_read):
             os.set_blocking(fd, False)
         self._spare = 0
+        self._last = b"", b""  # the last two requests: the next is like one of them
         self._rest_ms = _REST_MS
         self._poll = select.poll()
 
@@ -131,7 +132,7 @@ class Zygote:
 
     def live(self) -> None:
         """A spare's whole life: it ends with scowd and with the zygote, unless it has become a monitor."""
-        requests.prepare(self._modules)
+        requests.prepare(self._modules, {_hint(request) for request in self._last})
         poll = select.poll()
         poll.register(self._sock_fd, select.POLLIN)
         poll.register(self._life_read, 0)
@@ -152,6 +153,7 @@ class Zygote:
             request = os.read(self._taken_read, MAX_REQUEST)
         except BlockingIOError:
             return
+        self._last = self._last[1], request
         if self._spare:
             self._requests[self._spare] = request
         self._spare, self._rest_ms = 0, _REST_MS
@@ -170,6 +172,7 @@ class Zygote:
             if not pid:
                 self._be_child(self._become_monitor, data, fd)
             self._requests[pid] = data
+            self._last = self._last[1], data
         if fd is not None:
             os.close(fd)
         return True
@@ -233,6 +236,11 @@ class Zygote:
                 self._refuse(request, f"the monitor ended with status {code}")
             send_packet(self._sock, {"event": "monitor_exit", "pid": pid, "status": code})
             self._rest_ms = min(self._rest_ms, _REST_AFTER_AN_END_MS)
+
+
+def _hint(request: bytes) -> str:
+    """What the request said of its container; ``""`` where there was none yet."""
+    return str(decode_json(request.decode()).get("hint", "")) if request else ""
 
 
 def prepare(names: list[str]) -> list[Any]:

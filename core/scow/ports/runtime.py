@@ -15,7 +15,8 @@ The child module offers (checked by the kit)::
 
     def oom_killed(plan: Plan) -> bool        # optional, in the monitor: whether the kernel killed for want of memory
     def kept(plan: Plan) -> Plan              # optional: what the started monitor keeps of it for oom_killed
-    def prepare() -> None                     # optional, in a spare monitor: what the first create needs may be made
+    def prepare(hints: Collection[str]) -> None   # optional, in a spare monitor: what the first create needs may be
+                                              # made; the last containers were "" or had a user namespace, "userns"
     def discard() -> None                     # with it: what was prepared is gone, the container is another runtime's
     def rehearse() -> None                    # optional, in the zygote: see scow.monitor.rehearsal
 

@@ -7,9 +7,11 @@ signals or have handlers that do nothing: the child resets the handlers before i
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import fcntl
+import functools
 import gc
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -23,13 +25,13 @@ from scow_runtime_native import embryo, handover, init, joining, timens, title, 
 from scow_runtime_native.failure import StageError
 
 if TYPE_CHECKING:
-    import _socket
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 _STDIO_PARK = 64  # descriptors are moved above this before they are put in their final places
 _signals: Iterable[int] = range(1, 65)
 _helpers: list[int] = []  # see `_serve` and `_hatch`; not reaped yet
-_embryos: list[embryo.Embryo] = []  # one at most
+_embryos: list[embryo.Waiting] = []  # one of a kind at most
+_servants: list[embryo.Waiting] = []  # one at most, for the embryo that has a user namespace; see `_attend`
 START_FD = 3
 STATUS_FD = 4
 EXTRA_FD = 5
@@ -53,7 +55,7 @@ def create(
         return _spawn_helper(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
     if _embryos:
         ends = ends or (*os.pipe(), *os.pipe())
-        pid = _hatch(plan, tty, (*stdio, ends[0], ends[3]))
+        pid = _hatch(plan, tty, stdio, ends[0], ends[3])
         if pid:
             os.close(ends[0])
             os.close(ends[3])
@@ -61,24 +63,50 @@ def create(
     return _spawn(plan, stdio, init.run, (plan, tty), plan["clone"], ends=ends)
 
 
-def prepare() -> None:
-    """An `embryo` waits for the first `create`."""
-    _embryos.append(embryo.Embryo(_wait))
+def prepare(hints: Collection[str]) -> None:
+    """An `embryo` waits for the first `create`; one with a user namespace where *hints* has ``userns``, and one without
+    where it has ``""``."""
+    for hint, flags in (("", embryo.FLAGS), ("userns", embryo.USER_FLAGS)):
+        if hint in hints:
+            with contextlib.suppress(OSError):  # `create` meets the same, and can tell it
+                _embryos.append(embryo.Waiting(functools.partial(_wait, flags), flags))
+                if hint:
+                    _servants.append(embryo.Waiting(functools.partial(_attend, _embryos[-1].pid), 0))
 
 
 def discard() -> None:
     """No embryo is there."""
+    for waiting in (_embryos, _servants):
+        while waiting:
+            os.waitpid(waiting.pop().abandon(), 0)
+
+
+def _hatch(plan: dict[str, Any], tty: bool, stdio: tuple[int, int, int], start: int, status: int) -> int:
+    """The pid of the embryo that becomes the init of *plan*, with the ends *start* and *status* of its pipes; 0 where
+    none can. The others end."""
+    pid = 0
     while _embryos:
-        os.waitpid(_embryos.pop().abandon(), 0)
+        waiting = _embryos.pop()
+        if not pid and embryo.suits(plan, waiting.flags) and _become(waiting, plan, tty, (*stdio, start, status)):
+            pid = waiting.pid
+        else:
+            _helpers.append(waiting.abandon())
+    while _servants:
+        _helpers.append(_servants.pop().abandon())
+    return pid
 
 
-def _hatch(plan: dict[str, Any], tty: bool, fds: tuple[int, ...]) -> int:
-    """The pid of the embryo, which becomes the init of *plan*; 0 where it cannot: it ends then."""
-    waiting = _embryos.pop()
-    if embryo.suits(plan) and waiting.become(plan, tty, fds):
-        return waiting.pid
-    _helpers.append(waiting.abandon())
-    return 0
+def _become(waiting: embryo.Waiting, plan: dict[str, Any], tty: bool, fds: tuple[int, int, int, int, int]) -> bool:
+    if not waiting.flags & sys.CLONE_NEWUSER:
+        return waiting.become(plan, tty, fds)
+    channel = userns.channel()
+    became = waiting.become(plan, tty, (*fds, channel[1].fileno()))
+    given = (*fds[:3], channel[0].fileno(), fds[4])
+    if became and not (_servants and _servants[0].become(plan, tty, given)):
+        _serve(plan, waiting.pid, fds[:3], channel, fds[4], leaves=True)
+    for end in channel:
+        end.close()
+    return became
 
 
 def start_exec(plan: dict[str, Any], init_pid: int, stdio: tuple[int, int, int], tty: bool) -> Spawned:
@@ -122,7 +150,7 @@ def rehearse() -> None:
     global _signals
     _signals = sys.changed_signals()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    prepare()
+    prepare({""})
     hatched = create({"clone": embryo.FLAGS, "join_pid": None, "cgroup": {}}, (null, null, null), False)
     spawned = create({"clone": 0, "join_pid": None, "cgroup": {}}, (null, null, null), False)
     further = start_exec({"cgroup": {}}, spawned.pid, (null, null, null), False)
@@ -197,16 +225,19 @@ def _serve(
     stdio: tuple[int, int, int],
     channel: tuple[_socket.socket, _socket.socket],
     status: int,
+    *,
+    leaves: bool = False,
 ) -> None:
     """A process of its own serves an init with a user namespace, and ends; it tells in the init's name what it cannot
-    do. Not the monitor: that would go into a foreign mount namespace, and keep the memory that it takes."""
+    do. Not the monitor: that would go into a foreign mount namespace, and keep the memory that it takes. *leaves*: see
+    `userns.serve`."""
     ours, theirs = channel
     helper = -1
     try:
         helper = sys.clone(0)
         if helper == 0:
             theirs.close()
-            userns.serve(plan, pid, stdio, ours, status)
+            userns.serve(plan, pid, stdio, ours, status, leaves=leaves)
     except Exception as error:  # noqa: BLE001  (the init has no other voice; the monitor goes on)
         os.write(status, _report(error))
     finally:
@@ -259,15 +290,30 @@ def _child(fds: tuple[int, ...], main: Callable[..., NoReturn], arguments: tuple
     os._exit(1)
 
 
-def _wait(channel: int) -> NoReturn:
-    """In an embryo."""
+def _attend(pid: int, channel: int) -> NoReturn:
+    """In the servant of the embryo *pid*: what `_serve` would clone, there already."""
+    told = -1
+    try:
+        gc.disable()
+        _place((channel,))
+        plan, _tty, (*stdio, end, told) = embryo.receive()
+        userns.serve(plan, pid, (stdio[0], stdio[1], stdio[2]), _socket.socket(fileno=end), told, leaves=True)
+    except BaseException as error:  # noqa: BLE001  (as above)
+        with contextlib.suppress(OSError):
+            os.write(told if told >= 0 else 2, _report(error))
+    os._exit(0)
+
+
+def _wait(flags: int, channel: int) -> NoReturn:
+    """In an embryo with namespaces of *flags*."""
     told = False
     try:
         _settle((channel,))
-        plan, tty, fds = embryo.wait()
+        embryo.settle(flags)
+        plan, tty, fds = embryo.receive()
         _place(fds)
         told = True
-        init.run(plan, tty, has=embryo.FLAGS)
+        init.run(plan, tty, has=flags)
     except BaseException as error:  # noqa: BLE001  (as above)
         with contextlib.suppress(OSError):
             os.write(STATUS_FD if told else 2, _report(error))

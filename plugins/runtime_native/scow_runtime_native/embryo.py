@@ -1,4 +1,5 @@
-"""An init that is there before anybody asks for it: in new namespaces of Docker's default kinds, waiting for its plan.
+"""An init that is there before anybody asks for it: in new namespaces of Docker's default kinds, waiting for its plan;
+with a user namespace, to which these belong, where the last containers had one.
 
 A spare monitor makes one while nothing happens (`scow.monitor.zygote`), so that a start waits neither for the clone and
 a network namespace nor for the pages that the child writes to first. `suits` says which plans that is for: not those
@@ -20,27 +21,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FLAGS = sys.CLONE_NEWPID | sys.CLONE_NEWNET | sys.CLONE_NEWUTS | sys.CLONE_NEWIPC
+"""The namespaces of one for containers of the host's user namespace."""
+
+USER_FLAGS = FLAGS | sys.CLONE_NEWUSER
 CHANNEL_FD = 0
 _MOST_BYTES = 128 << 10  # of a plan: what a socket takes in one piece
-_ANCILLARY_BYTES = _socket.CMSG_SPACE(5 * 4)
+_ANCILLARY_BYTES = _socket.CMSG_SPACE(6 * 4)
 
 
-class Embryo:
-    """The monitor's side of one."""
+class Waiting:
+    """The monitor's side of a process that waits for a plan."""
 
-    def __init__(self, live: Callable[[int], NoReturn]) -> None:
-        """*live* runs in it with its descriptor of the channel: makes that number 0 and calls `wait`."""
+    def __init__(self, live: Callable[[int], NoReturn], flags: int) -> None:
+        """*live* runs in it, in namespaces of *flags*, with its descriptor of the channel: it makes that number 0 and
+        calls `receive`."""
+        self.flags = flags
         self._channel, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            self.pid = sys.clone(FLAGS)
+            self.pid = sys.clone(flags)
             if self.pid == 0:
                 live(theirs.fileno())
         finally:
             theirs.close()
 
     def become(self, plan: dict[str, Any], tty: bool, fds: tuple[int, ...]) -> bool:
-        """Whether it becomes the init of *plan*, with *fds* as its descriptors 0 to 4. False where the plan is too
-        large, or where somebody has killed it."""
+        """Whether it goes on with *plan* and *fds*. False where the plan is too large, or where somebody has killed
+        it."""
         data = marshal.dumps((plan, tty))
         if len(data) > _MOST_BYTES:
             return False
@@ -58,24 +64,33 @@ class Embryo:
         return self.pid
 
 
-def suits(plan: dict[str, Any]) -> bool:
-    """Whether an embryo can become the init of *plan*: what it has of its own the plan wants to be new."""
+def suits(plan: dict[str, Any], flags: int) -> bool:
+    """Whether an embryo in namespaces of *flags* can become the init of *plan*: what it has of its own the plan wants
+    to be new."""
+    user = plan.get("userns")
+    if flags & sys.CLONE_NEWUSER and not (user and user["uids"] and not user["join"]):
+        return False
     return (
-        plan["clone"] & FLAGS == FLAGS
+        plan["clone"] & USER_FLAGS == flags
         and plan["join_pid"] is None
-        and not plan.get("userns")
+        and bool(user) == bool(flags & sys.CLONE_NEWUSER)
         and plan.get("time") is None
         and bool(plan.get("new_keyring", True))
         and plan["cgroup"].get("version") != 2
     )
 
 
-def wait() -> tuple[dict[str, Any], bool, list[int]]:
-    """The embryo's side: plan, whether it has a terminal, and the descriptors that are to be its first. Its session,
-    network and keyring are set up by then. It ends with its monitor."""
+def settle(flags: int) -> None:
+    """An embryo's session, network and keyring are set up; in a user namespace the keyring is not, whose owner root
+    there is to be."""
     os.setsid()
     init.bring_up_loopback()
-    init.new_keyring()
+    if not flags & sys.CLONE_NEWUSER:
+        init.new_keyring()
+
+
+def receive() -> tuple[dict[str, Any], bool, list[int]]:
+    """The side of who waits: plan, whether it has a terminal, and descriptors. It ends with its monitor."""
     channel = _socket.socket(fileno=CHANNEL_FD)
     data, ancillary, _flags, _address = channel.recvmsg(_MOST_BYTES, _ANCILLARY_BYTES, _socket.MSG_CMSG_CLOEXEC)
     if not data:

@@ -40,7 +40,7 @@ def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None, *, has: int
     if has:
         with stage("namespaces"):
             sys.unshare(plan["clone"] & ~has)
-    handed = userns.arrive(plan) if plan["userns"] else None
+    handed = userns.arrive(plan, apart=bool(has)) if plan["userns"] else None
     with stage("namespaces"):
         for path, kind in plan["join"]:
             _join(path, kind)
@@ -52,7 +52,7 @@ def run(plan: dict[str, Any], tty: bool, birth: Birth | None = None, *, has: int
             sys.setdomainname(plan["domainname"])
         if plan["loopback"] and not has & sys.CLONE_NEWNET:
             bring_up_loopback()
-        if plan.get("new_keyring", True) and not has:
+        if plan.get("new_keyring", True) and (not has or has & sys.CLONE_NEWUSER):
             new_keyring()
     with stage("sysctl"):
         write_sysctls(plan["sysctls"])

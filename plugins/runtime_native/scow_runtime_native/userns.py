@@ -118,9 +118,12 @@ def join(path: str, kind: int) -> None:
         os.close(fd)
 
 
-def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: _socket.socket, status: int) -> None:
+def serve(
+    plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: _socket.socket, status: int, *, leaves: bool
+) -> None:
     """The init *pid*, which waits in `arrive`, has its mappings and its mounts. The caller is in the init's mount
-    namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards."""
+    namespace for a moment; its working directory is ``/`` and *status*, the init's pipe, is closed afterwards.
+    *leaves*: the init, an `embryo`, leaves the host's mount namespace by itself, and says so."""
     if plan["join_pid"] is not None and not end.recv(len(_APART)):
         return  # it could not leave, and has said why
     ids = plan["userns"]
@@ -132,6 +135,8 @@ def serve(plan: dict[str, Any], pid: int, stdio: tuple[int, int, int], end: _soc
         user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _set_limits(plan["process"], pid)
+        if leaves and not end.recv(len(_APART)):
+            return
         handed = _mounts(plan, pid, user, owner)
     finally:
         os.close(user)
@@ -279,11 +284,13 @@ def _leave(plan: dict[str, Any]) -> None:
     os.write(CHANNEL_FD, _APART)
 
 
-def arrive(plan: dict[str, Any]) -> Handed:
+def arrive(plan: dict[str, Any], *, apart: bool) -> Handed:
     """The caller is root of its user namespace, with the mounts that the helper made. Ends the process where there are
-    none; the helper has said why."""
+    none; the helper has said why. *apart*: an `embryo` has just left the host's mount namespace."""
     if plan["join_pid"] is not None:
         _leave(plan)
+    elif apart:
+        os.write(CHANNEL_FD, _APART)
     fds: dict[int, int] = {}
     end = _socket.socket(fileno=CHANNEL_FD)
     words: list[bytes] = []
