@@ -16,6 +16,7 @@ from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupp
 from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from scow.ports.registry import Manifest
 from scow_registry_dockerhub.endpoints import Endpoints, login_host
+from scow_registry_dockerhub.known import KnownManifests
 from scow_registry_dockerhub.mirrors import Mirrors
 from scow_registry_dockerhub.proxies import Proxies
 
@@ -57,7 +58,7 @@ class DistributionBackend:
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
         self._chunk_bytes = int(context.options.get("chunk_bytes", CHUNK_BYTES))
         self._timeout_s = float(context.options.get("timeout_s", 30))
-        self._mirrors = Mirrors()
+        self._mirrors, self._known = Mirrors(), KnownManifests()
         self._lock = threading.Lock()
         self._made: Client | None = None
 
@@ -224,9 +225,13 @@ class DistributionBackend:
         from scow_registry_dockerhub.client import pull_scope
 
         repository = endpoint.repository(ref.repository)
+        target = f"/v2/{repository}/manifests/{ref.digest or ref.tag}"
+        known = self._known.get(endpoint, target)
+        if known is not None and self._unchanged(endpoint, target, pull_scope(repository), credentials, known):
+            return known
         response, data = self._client().read(
             endpoint,
-            f"/v2/{repository}/manifests/{ref.digest or ref.tag}",
+            target,
             MANIFEST_LIMIT_BYTES,
             scopes=pull_scope(repository),
             credentials=credentials,
@@ -239,7 +244,32 @@ class DistributionBackend:
         if said and digest != said:
             raise Corrupt(f"manifest for {ref.familiar} is {digest}, but registry {endpoint.host} calls it {said}")
         media_type = _media_type(response.headers.get("Content-Type", ""), data, ref)
-        return Manifest(Descriptor(media_type, digest, len(data)), data)
+        found = Manifest(Descriptor(media_type, digest, len(data)), data)
+        self._known.put(endpoint, target, found)
+        return found
+
+    def _unchanged(
+        self,
+        endpoint: Endpoint,
+        target: str,
+        scopes: frozenset[str],
+        credentials: Credentials | None,
+        known: Manifest,
+    ) -> bool:
+        """Whether *endpoint* says that *target* is still *known*. False where it knows no such question; raises
+        `Refused` for what it would answer to the other one, too."""
+        from scow_registry_dockerhub.answers import Refused, release
+
+        try:
+            response = self._client().request(
+                endpoint, "HEAD", target, scopes=scopes, credentials=credentials, headers={"Accept": ACCEPT}
+            )
+        except Refused as refused:
+            if refused.status in (401, 403, 429) or refused.status >= 500:
+                raise
+            return False
+        release(response)
+        return bool(response.headers.get("Docker-Content-Digest", "") == known.descriptor.digest)
 
     def _blob(
         self,
