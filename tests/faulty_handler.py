@@ -199,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
             entry = (asked.headers["Content-Type"], asked.body)
             registry.manifests[repository, name] = registry.manifests[repository, _digest(asked.body)] = entry
             return self.answer(201)
-        found = registry.manifest(repository, name)
+        found = registry.manifest(repository, name, asked.method)
         if found is None:
             return self.answer(404, _errors("MANIFEST_UNKNOWN", "manifest unknown"))
         said = registry.digest_header or (name if ":" in name else _digest(found[1]))

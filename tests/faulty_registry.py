@@ -164,15 +164,15 @@ class Registry:
             self._later[repository, tag] = (after, self.manifests[repository, tag])
             self.manifests[repository, tag] = before
 
-    def manifest(self, repository: str, name: str) -> Entry | None:
-        """What is served for the tag or digest *name*."""
+    def manifest(self, repository: str, name: str, method: str = "GET") -> Entry | None:
+        """What is served for the tag or digest *name*; for ``HEAD``, what the next ``GET`` will be served."""
         with self.lock:
             if (later := self._later.get((repository, name))) is not None:
                 left, entry = later
                 if left == 0:
                     self.manifests[repository, name] = entry
                     del self._later[repository, name]
-                else:
+                elif method == "GET":
                     self._later[repository, name] = (left - 1, entry)
             return self.manifests.get((repository, name))
 

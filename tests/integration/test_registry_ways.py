@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from scow.testing.fakes_registry import make_image
 from tests.certificates import Authority
 from tests.daemon import DOCKER, Daemon
+from tests.faulty_registry import Fault, serving, spoilt
 from tests.proxy import Proxy
 from tests.registry import HAVE_REGISTRY, RunningRegistry, running_registry
 
@@ -48,6 +50,20 @@ def test_a_name_of_docker_hub_comes_from_its_mirror(tmp_path: Path, stack: ExitS
     daemon.out("pull", "web")
     assert daemon.out("image", "inspect", "-f", "{{.Id}} {{.RepoTags}}", "web") == f"{id} [web:latest]"
     assert f"{registry.host}/hub" in daemon.out("info", "-f", "{{.RegistryConfig.Mirrors}}")
+
+
+def test_a_mirror_with_wrong_blobs_spoils_no_pull(tmp_path: Path, stack: ExitStack) -> None:
+    registry = stack.enter_context(running_registry(tmp_path))
+    mirror = stack.enter_context(serving())
+    image = make_image({"etc/": None, "etc/motd": "hello"}, {"data": os.urandom(100_000)})
+    registry.put("team/app", "1", image)
+    mirror.add("team/app", "1", image)
+    mirror.faults = [Fault("/blobs/", change=spoilt, times=99)]
+    daemon = Daemon(tmp_path / "engine", registries={registry.host: {"mirrors": [mirror.host]}}).start()
+    stack.callback(daemon.cleanup)
+    daemon.out("pull", f"{registry.host}/team/app:1")
+    assert daemon.out("image", "inspect", "-f", "{{.Id}}", f"{registry.host}/team/app:1") == image.id
+    assert mirror.count("/blobs/") == 3
 
 
 def test_a_registry_is_reached_through_the_proxy_of_the_config(tmp_path: Path, stack: ExitStack) -> None:

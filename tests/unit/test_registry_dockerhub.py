@@ -16,6 +16,7 @@ from scow.errors import Corrupt, NotFound, Unauthorized, Unavailable, Unsupporte
 from scow.oci import DOCKER_MANIFEST, Descriptor, digest_of
 from scow.ports.registry import SearchResult
 from scow.reference import Reference
+from scow.testing.fakes_registry import make_image
 from scow_registry_dockerhub import DistributionBackend
 from scow_registry_dockerhub.answers import rate_limit
 from scow_registry_dockerhub.endpoints import Endpoints
@@ -82,6 +83,30 @@ def test_a_manifest_by_digest_must_have_that_digest(registry: Registry, backend:
 def test_what_is_not_there_is_not_found_as_docker_says_it(registry: Registry, backend: DistributionBackend) -> None:
     with pytest.raises(NotFound, match="manifest for .*/nope:1 not found: manifest unknown: manifest unknown"):
         resolve(backend, reference(registry, "nope:1"))
+
+
+def test_a_manifest_that_is_still_the_same_is_not_read_again(registry: Registry, backend: DistributionBackend) -> None:
+    for _ in range(3):
+        assert resolve(backend, reference(registry)) == IMAGE.manifest.data
+    asked = [asked for asked in registry.asked if "/manifests/" in asked.path]
+    assert [one.method for one in asked] == ["GET", "HEAD", "HEAD"]
+    assert asked[1].headers["Accept"] == asked[0].headers["Accept"]
+
+
+def test_a_manifest_that_changed_is_read(registry: Registry, backend: DistributionBackend) -> None:
+    other = make_image({"etc/": None, "etc/other": "other"})
+    resolve(backend, reference(registry))
+    registry.add("library/app", "1", other)
+    assert resolve(backend, reference(registry)) == other.manifest.data
+
+
+def test_a_manifest_is_told_to_nobody_who_may_not_read_it(registry: Registry, backend: DistributionBackend) -> None:
+    registry.auth, registry.users = "basic", {"tester": "hunter2"}
+    resolve(backend, reference(registry), USER)
+    with pytest.raises(Unauthorized):
+        resolve(backend, reference(registry))
+    registry.faults = [Fault("HEAD ", 405)]
+    assert resolve(backend, reference(registry), USER) == IMAGE.manifest.data
 
 
 def test_schema_1_is_unsupported(registry: Registry, backend: DistributionBackend) -> None:

@@ -109,17 +109,19 @@ def test_an_index_that_refers_to_itself_has_not_the_digest_that_it_is_asked_by(
 
 
 def test_after_every_fault_the_next_request_succeeds(registry: Registry, backend: DistributionBackend) -> None:
-    for fault in (
+    faults = (
         Fault("/v2/", hang=True, times=2),
         Fault("/v2/", cut=10, times=4),
         Fault("/v2/", 503, times=4),
         Fault("/v2/", 401, {"WWW-Authenticate": "nonsense"}),
-    ):
+    )
+    for number, fault in enumerate(faults):
+        registry.add("library/app", f"v{number}", IMAGE)
         registry.faults = [fault]
         with pytest.raises(ScowError):
-            resolve(backend, reference(registry))
+            resolve(backend, reference(registry, f"library/app:v{number}"))
         assert fault.times == 0
-        assert resolve(backend, reference(registry)) == IMAGE.manifest.data
+        assert resolve(backend, reference(registry, f"library/app:v{number}")) == IMAGE.manifest.data
 
 
 def test_the_registry_sends_no_faster_than_it_is_told_to(registry: Registry, backend: DistributionBackend) -> None:

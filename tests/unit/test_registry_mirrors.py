@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scow.errors import InvalidArgument, NotFound
+from scow.errors import InvalidArgument, NotFound, Unavailable
 from scow.reference import Reference
 from scow_registry_dockerhub.endpoints import Endpoints
 from tests.faulty_registry import Fault, Registry, serving, spoilt
@@ -73,6 +73,27 @@ def test_what_a_mirror_holds_under_a_digest_that_it_has_not_comes_from_the_regis
         IMAGE.manifest.data
     )
     assert mirror.count("/manifests/") == 1
+    backend.close()
+
+
+def test_a_blob_that_a_mirror_has_wrong_comes_from_the_registry_when_it_is_asked_for_again(
+    registry: Registry, mirror: Registry, tmp_path: Path
+) -> None:
+    mirror.faults = [Fault("/blobs/", change=spoilt, times=99)]
+    backend = make_backend(tmp_path, registries={registry.host: {"mirrors": [mirror.host]}})
+    assert read(backend, reference(registry)) == spoilt(BLOB)  # core sees that, and asks for it anew
+    assert read(backend, reference(registry)) == BLOB
+    backend.close()
+
+
+def test_a_mirror_is_asked_again_where_the_registry_cannot_be_reached(mirror: Registry, tmp_path: Path) -> None:
+    with serving() as gone:
+        ref = reference(gone)
+    backend = make_backend(tmp_path, registries={ref.host: {"mirrors": [mirror.host]}})
+    for _ in range(3):
+        assert read(backend, ref) == BLOB
+    with pytest.raises(Unavailable, match=f"cannot reach registry {ref.host}"):
+        resolve(backend, ref.with_tag("9"))
     backend.close()
 
 

@@ -62,6 +62,11 @@ class BlobStream(io.RawIOBase):
         self._failures, self._failed_at = 0, offset_bytes
         self._response: requests.Response | None = open_at(offset_bytes) if offset_bytes < end_bytes else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        return self._at >= self._end
+
     def readable(self) -> bool:
         """Always."""
         return True

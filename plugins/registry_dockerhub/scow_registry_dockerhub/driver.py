@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from scow.errors import Corrupt, InvalidArgument, ScowError, Unavailable, Unsupp
 from scow.oci import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from scow.ports.registry import Manifest
 from scow_registry_dockerhub.endpoints import Endpoints, login_host
+from scow_registry_dockerhub.known import KnownManifests
+from scow_registry_dockerhub.mirrors import Mirrors
 from scow_registry_dockerhub.proxies import Proxies
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from scow_registry_dockerhub.endpoints import Endpoint
 
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST))
-MIRROR_REST_S = 60.0
 CHUNK_BYTES = 64 << 20  # proxies on the way refuse more (Cloudflare: 100 MB), and a break costs no more than this
 _PAGES = 1000
 _TAGS_LIMIT_BYTES = 16 << 20
@@ -58,7 +58,7 @@ class DistributionBackend:
         self._pause_s = float(context.options.get("retry_pause_s", 0.5))
         self._chunk_bytes = int(context.options.get("chunk_bytes", CHUNK_BYTES))
         self._timeout_s = float(context.options.get("timeout_s", 30))
-        self._resting: dict[str, float] = {}  # mirrors that failed, and until when they are not asked
+        self._mirrors, self._known = Mirrors(), KnownManifests()
         self._lock = threading.Lock()
         self._made: Client | None = None
 
@@ -93,16 +93,24 @@ class DistributionBackend:
         if length_bytes is not None:
             end = min(end, offset_bytes + length_bytes)
 
+        served: list[Endpoint] = []
+
         def open_at(offset: int) -> requests.Response:
             part = Range(offset, end, partly=end < descriptor.size_bytes)
-            return self._from_any(
-                ref, credentials, lambda endpoint, who: self._blob(endpoint, ref, descriptor, who, part)
-            )
+
+            def ask(endpoint: Endpoint, who: Credentials | None) -> requests.Response:
+                response = self._blob(endpoint, ref, descriptor, who, part)
+                served.append(endpoint)
+                return response
+
+            return self._from_any(ref, credentials, ask, "" if offset else descriptor.digest)
 
         back_off = self._client().transport.back_off
         what = f"{descriptor.digest} from {ref.host}"
         with BlobStream(open_at, end, offset_bytes, back_off, what) as stream:
             yield cast("BinaryIO", stream)
+            if stream.ended and not offset_bytes and served and served[0].mirror:
+                self._mirrors.delivered(served[0], descriptor.digest)
 
     def push_blob(
         self,
@@ -185,39 +193,45 @@ class DistributionBackend:
             return self._made
 
     def _from_any(
-        self, ref: Reference, credentials: Credentials | None, ask: Callable[[Endpoint, Credentials | None], T]
+        self,
+        ref: Reference,
+        credentials: Credentials | None,
+        ask: Callable[[Endpoint, Credentials | None], T],
+        digest: str = "",
     ) -> T:
-        """What the first mirror that has it answers, or else the registry, whose refusal is the one that counts. A
-        mirror that is down is left alone for a while: an image has many blobs."""
+        """What the first mirror that has it answers, or else the registry, whose refusal is the one that counts."""
         from scow_registry_dockerhub.answers import Refused, pull_error
 
         self._client()
-        *mirrors, registry = self._endpoints.reading(ref.host, ref.repository)
-        for mirror in mirrors:
-            if self._resting.get(mirror.netloc, 0.0) > time.monotonic():
-                continue
+        final: ScowError | None = None
+        for endpoint in self._mirrors.order(self._endpoints.reading(ref.host, ref.repository), digest):
+            error: ScowError
             try:
-                return ask(mirror, None)
+                return ask(endpoint, None if endpoint.mirror else credentials)
             except Refused as refused:
-                down, reason = refused.status == 429 or refused.status >= 500, str(refused)
-            except ScowError as error:
-                down, reason = isinstance(error, Unavailable), str(error)
-            log.info("mirror %s of %s is passed over: %s", mirror.netloc, ref.familiar_name, reason)
+                down, error = refused.status == 429 or refused.status >= 500, pull_error(refused, ref)
+            except ScowError as failure:
+                down, error = isinstance(failure, Unavailable), failure
+            if not endpoint.mirror:
+                final = error
+                continue
+            log.info("mirror %s of %s is passed over: %s", endpoint.netloc, ref.familiar_name, error)
             if down:
-                self._resting[mirror.netloc] = time.monotonic() + MIRROR_REST_S
-        try:
-            return ask(registry, credentials)
-        except Refused as refused:
-            raise pull_error(refused, ref) from None
+                self._mirrors.failed(endpoint)
+        raise final or Unavailable(f"no endpoint for registry {ref.host}")
 
     def _manifest(self, endpoint: Endpoint, ref: Reference, credentials: Credentials | None) -> Manifest:
         from scow_registry_dockerhub.answers import MANIFEST_LIMIT_BYTES
         from scow_registry_dockerhub.client import pull_scope
 
         repository = endpoint.repository(ref.repository)
+        target = f"/v2/{repository}/manifests/{ref.digest or ref.tag}"
+        known = self._known.get(endpoint, target)
+        if known is not None and self._unchanged(endpoint, target, pull_scope(repository), credentials, known):
+            return known
         response, data = self._client().read(
             endpoint,
-            f"/v2/{repository}/manifests/{ref.digest or ref.tag}",
+            target,
             MANIFEST_LIMIT_BYTES,
             scopes=pull_scope(repository),
             credentials=credentials,
@@ -230,7 +244,32 @@ class DistributionBackend:
         if said and digest != said:
             raise Corrupt(f"manifest for {ref.familiar} is {digest}, but registry {endpoint.host} calls it {said}")
         media_type = _media_type(response.headers.get("Content-Type", ""), data, ref)
-        return Manifest(Descriptor(media_type, digest, len(data)), data)
+        found = Manifest(Descriptor(media_type, digest, len(data)), data)
+        self._known.put(endpoint, target, found)
+        return found
+
+    def _unchanged(
+        self,
+        endpoint: Endpoint,
+        target: str,
+        scopes: frozenset[str],
+        credentials: Credentials | None,
+        known: Manifest,
+    ) -> bool:
+        """Whether *endpoint* says that *target* is still *known*. False where it knows no such question; raises
+        `Refused` for what it would answer to the other one, too."""
+        from scow_registry_dockerhub.answers import Refused, release
+
+        try:
+            response = self._client().request(
+                endpoint, "HEAD", target, scopes=scopes, credentials=credentials, headers={"Accept": ACCEPT}
+            )
+        except Refused as refused:
+            if refused.status in (401, 403, 429) or refused.status >= 500:
+                raise
+            return False
+        release(response)
+        return bool(response.headers.get("Docker-Content-Digest", "") == known.descriptor.digest)
 
     def _blob(
         self,
