@@ -166,12 +166,54 @@ def test_every_field_of_a_platform_is_shown(client: Client, host: FakeHost) -> N
         **IMAGE.manifest.descriptor.to_json(),
         "platform": {"os": "windows", "architecture": "amd64", "os.version": "10.0.1", "os.features": ["win32k"]},
     }
-    body = json.dumps({"schemaVersion": 2, "mediaType": DOCKER_INDEX, "manifests": [member, {"digest": "x"}]}).encode()
-    manifest = Manifest(Descriptor(DOCKER_INDEX, digest_of(body), len(body)), body)
-    host.registry._put(host.registry._repositories["library/app"], "latest", manifest)
+    put(host, DOCKER_INDEX, {"schemaVersion": 2, "mediaType": DOCKER_INDEX, "manifests": [member, {"digest": "x"}]})
     assert client.get("/distribution/app/json").json["Platforms"] == [
         {"architecture": "amd64", "os": "windows", "os.version": "10.0.1", "os.features": ["win32k"]}
     ]
+
+
+def put(host: FakeHost, media_type: str, document: object) -> None:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    manifest = Manifest(Descriptor(media_type, digest_of(body), len(body)), body)
+    host.registry._put(host.registry._repositories["library/app"], "latest", manifest)
+
+
+@pytest.mark.parametrize(
+    ("document", "platforms"),
+    [
+        ({"manifests": {"a": 1}}, []),
+        ({"manifests": ["x", None, 7, {"platform": "linux"}, {"platform": {"os": "linux"}}]}, [{"os": "linux"}]),
+        ({"manifests": None}, []),
+    ],
+)
+def test_members_that_are_none_are_left_out(
+    client: Client, host: FakeHost, document: dict[str, object], platforms: list[object]
+) -> None:
+    put(host, OCI_INDEX, {"schemaVersion": 2, "mediaType": OCI_INDEX, **document})
+    assert client.get("/distribution/app/json").json["Platforms"] == platforms
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "words"),
+    [
+        (b"no json", 500, "is not JSON"),
+        ([], 500, "is not a JSON object"),
+        (b" " * (9 << 20), 500, "is larger than"),
+        ({"schemaVersion": 2, "config": None, "layers": []}, 400, "invalid descriptor"),
+        ({"schemaVersion": 1, "mediaType": "x"}, 501, "schema version 1"),
+        ({"config": {"mediaType": "x", "digest": "sha256:" + "a" * 64, "size": 9 << 20}, "layers": []}, 500, "larger"),
+        ({"config": {"mediaType": "x", "digest": "sha256:" + "a" * 64, "size": 2}, "layers": []}, 404, "not found"),
+        ({"config": {"mediaType": "x", "digest": "../../etc/passwd", "size": 2}, "layers": []}, 400, "invalid digest"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_an_error(
+    client: Client, host: FakeHost, document: object, status: int, words: str
+) -> None:
+    put(host, OCI_MANIFEST if isinstance(document, bytes | list) else "", document)
+    reply = client.get("/distribution/app/json")
+    assert (reply.status, words in reply.json["message"]) == (status, True), reply.json
+    host.registry.add("library/app", "latest", IMAGE)
+    assert client.get("/distribution/app/json").status == 200
 
 
 def test_what_is_not_there_or_not_allowed_is_told(client: Client, host: FakeHost) -> None:

@@ -152,6 +152,25 @@ def test_credentials_that_the_registry_refuses_are_not_stored(home: Home) -> Non
     assert not home.config.exists()
 
 
+def test_a_password_that_is_no_text_is_refused_and_not_quoted(home: Home) -> None:
+    program = "from scow.cli.main import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "-H", home.engine.host, "login", "-u", USER, "--password-stdin", HOST]
+    done = subprocess.run(command, input=b"hunter2\xff", capture_output=True, env=home.environ())
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[0] == "scow: the password on standard input is not utf-8"
+    assert home.engine.sent("POST", "/auth") == []
+
+
+def test_a_home_that_cannot_be_written_is_an_error_and_leaves_no_part_of_a_file(home: Home) -> None:
+    home.write({"auths": {}})
+    home.config.unlink()
+    home.config.mkdir()
+    done = home.scow("login", "-u", USER, "--password-stdin", HOST, stdin=PASSWORD)
+    assert done.returncode == 1
+    assert PASSWORD not in done.stderr
+    assert modes(home.config.parent).keys() == {"config.json"}
+
+
 def test_a_password_on_the_command_line_is_warned_of(home: Home) -> None:
     done = home.scow("login", "-u", USER, "-p", PASSWORD, HOST)
     assert done.returncode == 0

@@ -68,7 +68,10 @@ def _given_password(username: str | None, password: str | None, from_stdin: bool
         raise InvalidArgument("--password and --password-stdin are mutually exclusive")
     if not username:
         raise InvalidArgument("must provide --username with --password-stdin")
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:  # not chained: the error holds the password
+        raise InvalidArgument("the password on standard input is not utf-8") from None
 
 
 def _with_stored(client: Client, stored: Auth) -> str | None:

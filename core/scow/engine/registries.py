@@ -73,7 +73,8 @@ class Registries:
         )
         document = manifests.check_bytes(served, ref.digest)
         if manifests.is_index(document, served.descriptor.media_type):
-            platforms = [member.get("platform") for member in document.get("manifests") or ()]
+            members = document.get("manifests")
+            platforms = [member.get("platform") for member in members or () if isinstance(member, dict)]
         else:
             platforms = [await self._platform(ref, Descriptor.from_json(document.get("config")), who)]
         return {
@@ -88,7 +89,7 @@ class Registries:
 
         def fetch(driver: RegistryBackend) -> bytes:
             with driver.fetch(ref, config, who) as stream:
-                return stream.read(config.size_bytes + 1)
+                return stream.read(manifests.LIMIT_BYTES + 1)
 
         data = await self._call(ref.host, "fetch", fetch)
         if digest_of(data) != config.digest:

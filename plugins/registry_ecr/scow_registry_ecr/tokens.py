@@ -96,8 +96,8 @@ def _client(place: Place) -> Any:
 
     logging.getLogger("botocore").setLevel(logging.INFO)  # below, it logs tokens and signed requests whole
     config = Config(
-        connect_timeout=4,
-        read_timeout=8,
+        connect_timeout=3,
+        read_timeout=5,
         retries={"mode": "standard", "total_max_attempts": 2},  # a hook is to answer within 30 s
         use_fips_endpoint=place.fips or None,
         use_dualstack_endpoint=place.dual_stack or None,

@@ -11,8 +11,8 @@ from typing import Any
 from scow.errors import InvalidArgument, ScowError, Unauthorized, Unavailable
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-SPARE_S = 900.0
-"""A token is renewed when it is good for less than a quarter of an hour: a long push has to end in it."""
+SPARE_S = 2700.0
+"""A token, which lives an hour, is renewed when it is good for less than this: a long transfer has to end in it."""
 TIMEOUT_S = 8.0  # a hook is to answer within 30 s
 PRODUCT_NAME = "/sys/class/dmi/id/product_name"
 
