@@ -104,6 +104,11 @@ class ContentStore:
         digest = "sha256:" + hasher.hexdigest()
         return Staged(digest, size, path, self.path(digest))
 
+    def forget_staged(self) -> None:
+        """Nothing is staged. For the start: what a killed process staged nobody goes on with."""
+        for path in (self.root / "ingest").glob("new-*"):
+            path.unlink(missing_ok=True)
+
     def ingest(self, digest: str, size_bytes: int, waiting: Callable[[], None] | None = None) -> Ingest:
         """A place to receive the blob in (a context manager), with what was received before.
 

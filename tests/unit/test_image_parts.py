@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scow.errors import Conflict, InvalidArgument, NotFound
 from scow.oci import OCI_MANIFEST, Descriptor, Platform, digest_of
 from scow.ports.storage import Usage
 from scow.types import ContainerConfig
+from scow_storage_overlay.folder import SnapshotFolder
 from scow_storage_overlay.index import Entry, Index
 
 
@@ -207,3 +209,17 @@ def test_the_index_is_read_from_names_alone(tmp_path: Path) -> None:
     assert again.take_away("b" * 64, str(tmp_path / "t1"))
     assert again.take_away(one.key, str(tmp_path / "t2"))
     assert not again.take_away(one.key, str(tmp_path / "t3"))
+
+
+def test_spares_of_a_killed_daemon_are_told_from_those_that_are_made_meanwhile(tmp_path: Path) -> None:
+    for number in range(20):
+        state = tmp_path / str(number)
+        for left in range(50):
+            (state / "trash" / f"t{left}").mkdir(parents=True)
+            (state / "spare" / f"s{left}" / "diff").mkdir(parents=True)
+        folder = SnapshotFolder(state, ("diff", "work"))
+        deadline = time.monotonic() + 10
+        while len(folder._spares) < 8 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        folder.close()
+        assert [sorted(os.listdir(spare)) for spare in folder._spares] == [["diff", "work"]] * 8

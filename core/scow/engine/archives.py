@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from scow.engine import save
 from scow.engine.commit import Commit, Wish
@@ -34,6 +35,7 @@ class Archives:
 
     def __init__(self, parts: Parts, containers: Containers, events: Events, scratch: Path) -> None:
         self._parts, self._containers, self._events, self._scratch = parts, containers, events, scratch
+        self._committing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self, stream: AsyncIterator[bytes], platform: Platform | None, progress: ProgressSink) -> None:
         """The images of the archive in *stream* (of docker, podman, skopeo, buildkit …; plain or compressed) are
@@ -63,6 +65,7 @@ class Archives:
             held.enter_context(parts.leases.hold(digest for each in selected for digest in each.blobs))
             await parts.leases.settled()
             for image, _ in chosen:
+                parts.store.get(image.id)  # or it was removed meanwhile
                 await parts.kept.ensure(image)
             kept = held.pop_all()
 
@@ -91,7 +94,9 @@ class Archives:
     async def commit(self, ref: str, wish: Wish) -> Image:
         """The container's changes are an image. Raises `NotFound`, `Conflict`, `InvalidArgument`."""
         live = self._containers.live(ref)
-        image = await Commit(self._parts, self._containers, live, wish).run()
+        # one at a time: the first to end would let the container go on under the others
+        async with self._committing.setdefault(live.record.id, asyncio.Lock()):
+            image = await Commit(self._parts, self._containers, live, wish).run()
         shown = Reference.parse(wish.tags[0]).familiar if wish.tags else ""
         self._containers.tell(live, "commit", {"comment": wish.message, "imageID": image.id, "imageRef": shown})
         if wish.tags:

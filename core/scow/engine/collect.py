@@ -89,11 +89,12 @@ class Collector:
             await asyncio.to_thread(delete)
 
     async def remove_unneeded(self, digests: Iterable[str]) -> None:
-        """Those of the blobs *digests* that no image has are gone, and what was received of them."""
+        """Those of the blobs *digests* that no image has and no transfer needs are gone, and what was received of them.
+        For a transfer that failed, once it has given back its leases."""
         async with self._leases.settling:
             needed = await asyncio.to_thread(self._blobs_of, self._store.all())
             if needed is not None:
-                for digest in set(digests) - needed:
+                for digest in set(digests) - needed - self._leases.held():
                     await asyncio.to_thread(self._content.delete, digest)
                     await asyncio.to_thread(self._content.forget, digest)
 

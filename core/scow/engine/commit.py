@@ -19,6 +19,7 @@ from scow.engine.unpack_stored import StoredLayers
 from scow.errors import Conflict, NotFound, ScowError, Unavailable
 from scow.oci import OCI_CONFIG, OCI_LAYER, Descriptor, chain_ids, digest_of
 from scow.ports import STORAGE
+from scow.state import CloseIntent, OpenIntent
 from scow.tar_writer import END
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from scow.ports.storage import StorageDriver
     from scow.types import ContainerConfig
 
+INTENT = "commit"
 _KEPT = ("architecture", "os", "variant", "os.version", "os.features")
 _EMPTY = digest_of(END)  # a layer without members: as in Docker, none is added then
 
@@ -65,8 +67,7 @@ class Commit:
             raise Conflict(f"You cannot commit container {record.id} which is being removed")
         base = self._parts.store.by_id(record.image_id)
         if base is None:
-            hint = "the container's image was removed: there is nothing to add a layer to"
-            raise NotFound(f"No such image: {record.image_id}", hint=hint)
+            raise _no_base(record.image_id)
         config = merge(apply_changes(wish.config or record.config, wish.changes), record.config)
         async with self._standing_still() if wish.pause else contextlib.nullcontext():
             staged = await self._stage_changes()
@@ -81,17 +82,18 @@ class Commit:
 
     @contextlib.asynccontextmanager
     async def _standing_still(self) -> AsyncIterator[None]:
-        """Inside the block the container does not run: we paused it, or it did not run anyway."""
-        lifecycle = self._containers.lifecycle
-        if self._live.record.state.status != "running":
+        """Inside the block the container does not run: we paused it, or it did not run anyway. Should the daemon be
+        killed meanwhile, the next one lets it go on (`scow.engine.reconcile`)."""
+        containers, live = self._containers, self._live
+        intent = OpenIntent(f"{INTENT}:{live.record.id}", INTENT, live.record.id, b"")
+        async with contextlib.AsyncExitStack() as undo:
+            if live.record.state.status == "running":
+                await containers.state.commit(intent, durable=False)
+                undo.push_async_callback(containers.state.commit, CloseIntent(intent.id), durable=False)
+                with contextlib.suppress(Conflict):  # it ended by itself
+                    await containers.lifecycle.pause(live)
+                    undo.push_async_callback(go_on, containers, live)
             yield
-            return
-        await lifecycle.pause(self._live)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(Conflict):  # it was killed, or somebody else let it go on
-                await lifecycle.unpause(self._live)
 
     async def _stage_changes(self) -> Staged:
         """The layer of what the container changed, not yet a blob. The thread has ended, also after a cancel."""
@@ -130,6 +132,8 @@ class Commit:
         held = [blob.digest, digest_of(manifest), *(layer.digest for layer in (*below.layers, *layers)), *chains]
         with parts.leases.hold(held):
             await parts.leases.settled()
+            if parts.store.by_id(base.id) is None:  # its layers may have gone with it
+                raise _no_base(base.id)
             self._stored = [blob.digest, digest_of(manifest), *(layer.digest for layer in layers)]
             if layers:
                 await asyncio.to_thread(staged.publish)
@@ -148,6 +152,7 @@ class Commit:
                 size_bytes=base.size_bytes + sum(sizes),
                 layer_sizes=(*base.layer_sizes, *sizes),
                 origins=base.origins,
+                parent=base.id,
             )
             async with parts.leases.settling:
                 return await parts.store.put(image, tags=self._wish.tags)
@@ -170,3 +175,14 @@ class Commit:
             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
             "history": [*(before.get("history") or []), {name: value for name, value in entry.items() if value}],
         }
+
+
+async def go_on(containers: Containers, live: Live) -> None:
+    """The container is not paused."""
+    with contextlib.suppress(Conflict):  # it was killed, or somebody else let it go on
+        await containers.lifecycle.unpause(live)
+
+
+def _no_base(id: str) -> NotFound:
+    hint = "the container's image was removed: there is nothing to add a layer to"
+    return NotFound(f"No such image: {id}", hint=hint)

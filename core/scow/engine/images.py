@@ -102,6 +102,7 @@ class Images:
         """What the state has. Blocks: for the start."""
         self._store.load()
         self._compressed.load()
+        self._parts.content.forget_staged()
 
     async def sweep(self, age_s: float = ORPHAN_AGE_S, only: Set[str] | None = None) -> Mapping[str, int]:
         """Blobs, downloads and snapshots that no image needs and that are older than *age_s* are gone (with *only*, of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from scow.engine import create, net_rate, restart_policy
+from scow.engine import commit, create, net_rate, restart_policy
 from scow.engine.exit_record import read_exit
 from scow.engine.launch import hold_volumes, tear_down
 from scow.engine.lifecycle import MONITOR_LOST, lost
@@ -55,10 +55,13 @@ class Reconcile:
         for live in containers.all_live():
             await self._finish(live)
         await self._sweep()
+        known = {live.record.id: live for live in containers.all_live()}
         for intent in containers.state.open_intents():
             if intent.kind == create.INTENT:
                 for name in msgspec.json.decode(intent.data, type=list[str]):
                     await containers.volumes.remove(name, force=True)
+            elif intent.kind == commit.INTENT and intent.object_id in known:
+                await commit.go_on(containers, known[intent.object_id])
             await containers.state.commit(CloseIntent(intent.id))
             self._repaired.append(f"{intent.kind} of {intent.object_id[:12]} was cut short and is undone")
         return self._repaired

@@ -7,7 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from scow.engine.arrival import Milestone
 from scow.engine.disk_errors import disk_error
+from scow.engine.pull_layers import UNPACKING
 from scow.engine.transfer import LayerReader, Unpacking, unpack
 from scow.errors import Corrupt, NotFound
 from scow.oci import chain_id, chain_ids
@@ -34,20 +36,37 @@ class StoredLayers:
     async def unpack(
         self, layers: Sequence[Descriptor], diff_ids: Sequence[str], parent: str | None, lines: Sequence[LayerProgress]
     ) -> list[int]:
-        """Each of *layers*, from the lowest, is a snapshot on *parent* and on each other; answers their bytes.
+        """Each of *layers*, from the lowest, is a snapshot on *parent* and on each other; answers their bytes. A few
+        are unpacked side by side.
 
         Raises `Corrupt` where one is not its diff ID, `InvalidArgument` for a malformed or hostile one, `Unavailable`
         for a full disk. The caller holds leases on blobs and chain IDs.
         """
-        chain, sizes = parent, []
+        limit, chain, ready = self.parts.layer_limit_bytes, parent, None
+        at_once = asyncio.Semaphore(UNPACKING)  # taken in order: nobody waits for a place that one above it holds
+        steps = []
         for layer, diff_id, line in zip(layers, diff_ids, lines, strict=True):
             below, chain = chain, chain_id(chain, diff_id)
-            unpacking = Unpacking(layer, chain, below, diff_id, line, self.parts.layer_limit_bytes)
-            async with self.parts.unpacking.setdefault(chain, asyncio.Lock()):
-                sizes.append(await self._to_its_end(unpacking))
+            unpacking = Unpacking(layer, chain, below, diff_id, line, limit, None if ready is None else ready.wait)
+            ready = Milestone(f"unpacking of {layer.digest}", self._cancelled)
+            steps.append(asyncio.create_task(self._step(unpacking, ready, at_once)))
+        try:
+            sizes = await asyncio.gather(*steps)
+        except BaseException:
+            self._cancelled.set()
+            for step in steps:
+                step.cancel()
+            await asyncio.gather(*steps, return_exceptions=True)
+            raise
         if self.brought:
             await asyncio.to_thread(self._sync)
         return sizes
+
+    async def _step(self, unpacking: Unpacking, ready: Milestone, at_once: asyncio.Semaphore) -> int:
+        async with at_once, self.parts.unpacking.setdefault(unpacking.chain, asyncio.Lock()):
+            size = await self._to_its_end(unpacking)
+        ready.reach()
+        return size
 
     def _sync(self) -> None:
         try:
@@ -73,7 +92,7 @@ class StoredLayers:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             self._cancelled.set()
-            await asyncio.wait([call])
+            await asyncio.gather(call, return_exceptions=True)
             raise
 
     async def undo(self) -> None:

@@ -127,8 +127,9 @@ class SnapshotFolder:
             self._spares.append(self._make(f"{self._spare}/{next(self._serial)}"))
 
     def _discard_leftovers(self) -> None:
-        if os.listdir(self.trash.folder):
-            self.trash.wake()
+        """Before the thread begins: the spares that it makes are not those of a daemon that was killed."""
         for folder in (self._stage, self._spare):
             for name in os.listdir(folder):
-                self.discard(f"{folder}/{name}")
+                os.rename(f"{folder}/{name}", f"{self.trash.folder}/{next(self._serial)}")
+        if os.listdir(self.trash.folder):
+            self.trash.wake()
