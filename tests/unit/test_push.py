@@ -375,3 +375,22 @@ def test_a_layer_that_was_not_kept_is_fetched_again_to_be_pushed(tmp_path: Path)
         assert layers(pushed) == [(OCI_LAYER_GZIP, small.layers[0].digest)]
 
     run(tmp_path, test)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one processor compresses one layer at a time")
+def test_layers_are_compressed_side_by_side(tmp_path: Path) -> None:
+    async def test(kit: Kit) -> None:
+        await plain_image(kit)
+        both = threading.Barrier(2, timeout=10)
+        begun: set[str] = set()
+
+        def meet(message: dict[str, Any]) -> None:
+            if message.get("status") == "Compressing" and message["id"] not in begun:
+                begun.add(message["id"])
+                both.wait()
+
+        await kit.images.tag("plain", Reference.parse("other.example/mine:1"))
+        await kit.images.push(Reference.parse("other.example/mine:1"), progress=meet)
+        assert len(begun) == 2
+
+    run(tmp_path, test)
