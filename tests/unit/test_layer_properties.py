@@ -19,7 +19,7 @@ from tests.properties import HOSTILE, Evil, Node, changed_trees, folder, packed,
 
 
 @given(changed_trees())
-@properties(150)
+@properties(80)
 def test_a_diff_applied_to_the_old_tree_gives_the_new_one(
     tmp_path: Path, trees: tuple[dict[bytes, Node], dict[bytes, Node]]
 ) -> None:
