@@ -213,6 +213,8 @@ class _Applier:
 
     def _hard_link(self, member: Member, parent: int, base: bytes) -> None:
         target = clean_name(member.link)
+        if target == clean_name(member.name):
+            raise InvalidArgument(f"malformed layer: {shown(member.name)} is a hard link to itself")
         above, _, last = target.rpartition(b"/")
         try:
             source = self._directories.get(above, make=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -18,7 +19,7 @@ from tests.properties import HOSTILE, Evil, Node, changed_trees, folder, packed,
 
 
 @given(changed_trees())
-@properties(150)
+@properties(80)
 def test_a_diff_applied_to_the_old_tree_gives_the_new_one(
     tmp_path: Path, trees: tuple[dict[bytes, Node], dict[bytes, Node]]
 ) -> None:
@@ -108,8 +109,10 @@ def test_hostile_tars_stay_inside_and_fail_cleanly(tmp_path: Path, tars: list[li
         for tar in tars:
             try:
                 apply_layer(io.BytesIO(packed(tar)), str(place / "root"), Whiteouts.DELETE)
-            except (InvalidArgument, PermissionError):
-                pass  # a device, without root
+            except InvalidArgument:
+                continue
+            except OSError as error:  # without root: a device, or what lies in a directory that may not be entered
+                assert error.errno in (errno.EPERM, errno.EACCES)
         os.chmod(place / "root", 0o755)
         assert sorted(os.listdir(place)) == ["outside", "root"]
         assert pictured(place / "outside") == before
