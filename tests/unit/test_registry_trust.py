@@ -14,6 +14,7 @@ from scow_registry_dockerhub.challenge import Challenge, parse_challenges
 from scow_registry_dockerhub.endpoints import Endpoints, is_loopback, login_host
 from scow_registry_dockerhub.targets import target_of
 from scow_registry_dockerhub.transport import retry_after_s
+from tests.properties import properties
 
 
 def test_a_bearer_challenge_is_read_with_commas_in_its_scope() -> None:
@@ -45,6 +46,7 @@ def test_nonsense_is_no_challenge_with_parameters(header: str) -> None:
     assert all(not challenge.parameters for challenge in parse_challenges(header))
 
 
+@properties(200)
 @given(st.text() | st.text(alphabet=' \t,="\\aB', max_size=80))
 def test_a_challenge_is_read_whatever_it_is(header: str) -> None:
     for challenge in parse_challenges(header):
@@ -60,12 +62,14 @@ def test_a_challenge_is_read_in_linear_time(piece: str) -> None:
     assert long < 40 * short + 0.05  # eight times as long; cubic was 512 times
 
 
+@properties(200)
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [+-]\d+", fullmatch=True))
 def test_a_wait_is_a_number_of_seconds_or_nothing(value: str) -> None:
     found = retry_after_s(value)
     assert found is None or found >= 0
 
 
+@properties(200)
 @given(st.text(), st.text())
 def test_an_address_is_a_url_or_refused(before: str, named: str) -> None:
     try:
