@@ -6,6 +6,7 @@ of the archive is refused.
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import errno
 import json
@@ -20,7 +21,6 @@ from scow.tar_reader import DIRECTORY, LINK, REGULAR, SYMLINK, TarReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from scow.content import ContentStore, Staged
 
@@ -32,7 +32,7 @@ _READ_BYTES = 1 << 20
 
 
 class Members:
-    """A context manager; what was staged and not published is gone at its end."""
+    """An async context manager; what was staged and not published is gone at its end."""
 
     def __init__(self, content: ContentStore, limit_bytes: int) -> None:
         self._content, self._limit = content, limit_bytes
@@ -40,12 +40,13 @@ class Members:
         self._links: dict[bytes, bytes] = {}
         self._by_digest: dict[str, Staged] = {}
 
-    def __enter__(self) -> Members:
+    async def __aenter__(self) -> Members:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self._discard)
+
+    def _discard(self) -> None:
         for staged in self._files.values():
             staged.discard()
 

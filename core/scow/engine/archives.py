@@ -74,8 +74,12 @@ class Archives:
             await parts.kept.let_go(image for image, _ in chosen)
 
         flow = await Outflow(lambda: save.archive(parts.content, selected), "scow-save", closing).begun()
-        for image, _ in chosen:
-            await self._events.emit("image", "save", image.id, {**image.config.config.labels, "name": image.id})
+        try:
+            for image, _ in chosen:
+                await self._events.emit("image", "save", image.id, {**image.config.config.labels, "name": image.id})
+        except BaseException:
+            await flow.aclose()
+            raise
         return flow
 
     async def export(self, ref: str) -> Outflow:

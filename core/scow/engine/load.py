@@ -38,7 +38,7 @@ class Load:
         Raises `InvalidArgument`, `Corrupt`, `NotFound` (no image for the platform), `Unavailable`; nothing is changed
         then.
         """
-        with Members(self._parts.content, self._parts.layer_limit_bytes) as members:
+        async with Members(self._parts.content, self._parts.layer_limit_bytes) as members:
             await read_on_thread(stream, members.receive, "scow-load")
             images = await asyncio.to_thread(read_images, members, self._platform)
             try:

@@ -71,7 +71,11 @@ class StorageDriver(Protocol):
         """
 
     def view(self, key: str) -> list[Mount]:
-        """How to mount the committed snapshot *key* read-only. Makes nothing; raises `NotFound`."""
+        """How to mount the snapshot *key* read-only. Makes nothing; raises `NotFound`.
+
+        An active one may be mounted writable at the same time (a running container that is exported), and goes on
+        working: the recipe must not be that of `mounts`.
+        """
 
     def mounts(self, key: str) -> list[Mount]:
         """The recipe that `prepare` gave for the active snapshot *key*. Raises `NotFound`."""

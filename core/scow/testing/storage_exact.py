@@ -6,6 +6,8 @@ import io
 import stat
 from typing import TYPE_CHECKING
 
+import pytest
+
 from scow.testing.trees import add, layer_key, names
 
 if TYPE_CHECKING:
@@ -42,3 +44,20 @@ class ExactLayers:
         two = add(driver, "two", one, {".wh..wh..opq": "", "d/": None, "d/new": "2"})
         with look(driver.view(two)) as root:
             assert names(root) == ["d", "d/new"]
+
+    def test_an_active_snapshot_is_viewed_while_it_is_mounted_and_goes_on(
+        self, driver: StorageDriver, look: Look
+    ) -> None:
+        active = "a" * 64
+        one = add(driver, "one", None, {"file": "1", "gone": "1", "d/": None, "d/old": "1"})
+        with look(driver.prepare(active, one)) as root:
+            (root / "new").write_text("2")
+            (root / "gone").unlink()
+            with look(driver.view(active)) as shown:
+                assert names(shown) == ["d", "d/old", "file", "new"]
+                with pytest.raises(OSError, match="[Rr]ead-only"):
+                    (shown / "file").write_text("3")
+            (root / "file").write_text("3")
+            (root / "d" / "old").unlink()
+        with look(driver.view(active)) as shown:
+            assert (names(shown), (shown / "file").read_text()) == (["d", "file", "new"], "3")
