@@ -182,3 +182,37 @@ def test_the_diff_of_a_layer_lists_what_it_brings(daemon: Daemon) -> None:
         assert scow(daemon, "image", "diff", "nothing", check=False).returncode == 1
     finally:
         daemon.out("rmi", "diff:1")
+
+
+def test_an_image_that_another_was_committed_from_is_kept_until_that_goes(daemon: Daemon) -> None:
+    daemon.docker("import", "-c", "ENV PATH=/bin", "-", "below:1", input=busybox_tar() + b"\0" * 1024)
+    base = daemon.out("image", "inspect", "-f", "{{.Id}}", "below:1")
+    daemon.out(
+        "run", "--name", "maker", "--network", "none", "below:1", "sh", "-c", "echo more >>/etc/group; rm /bin/ls"
+    )
+    daemon.out("commit", "maker", "above:1")
+    daemon.out("rm", "maker")
+    child = daemon.out("image", "inspect", "-f", "{{.Id}}", "above:1")
+    assert daemon.out("image", "inspect", "-f", "{{.Parent}}", "above:1") == base
+    done = daemon.docker("rmi", "-f", base, check=False)
+    assert done.returncode == 1
+    assert "(cannot be forced) - image has dependent child images" in done.stderr
+
+    lines = scow(daemon, "image", "tree", "below:1", "above:1").stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["below:1", "above:1"]
+    assert lines[1].startswith("└─ ")
+    diff = json.loads(scow(daemon, "image", "diff", "--changes", "--format", "json", "above:1").stdout)
+    assert {(change["Kind"], change["Path"]) for change in diff["Layers"][1]["Changes"]} >= {
+        ("C", "/etc/group"),
+        ("D", "/bin/ls"),
+    }
+    assert diff["Worst"][0]["Path"] == "/etc/group"
+    assert diff["Wasted"] == diff["Layers"][0]["Wasted"] == diff["Worst"][0]["Size"] > 0
+
+    assert daemon.out("rmi", "below:1") == "Untagged: below:1"
+    assert base[7:19] not in daemon.out("images", "-q").split()
+    assert base[7:19] in daemon.out("images", "-aq").split()
+    assert daemon.out("image", "prune", "-f") == "Total reclaimed space: 0B"
+    gone = daemon.out("rmi", "above:1")
+    assert f"Deleted: {child}" in gone
+    assert f"Deleted: {base}" in gone
