@@ -258,6 +258,8 @@ def main() -> None:
                 _on(place, scratch, layouts, registry.host, options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if options.root != "/":
+            shutil.rmtree(options.root + str(scratch), ignore_errors=True)  # the empty mount points
     if options.json:
         with open(options.json, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in ROWS)
