@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scow.engine import manifests
@@ -137,6 +137,7 @@ def test_any_bytes_are_a_manifest_or_an_error_of_ours(data: bytes) -> None:
 
 
 @given(_VALUES)
+@example({"rootfs": {"diff_ids": 1}})
 @properties(1000)
 def test_any_json_is_an_image_config_or_an_error_of_ours(value: Any) -> None:
     try:

@@ -109,6 +109,8 @@ def parse_config(data: bytes, layers: Sequence[Descriptor] | None) -> ImageConfi
     try:
         config = msgspec.convert(without_nulls(msgspec.json.decode(data)), ImageConfig)
         diff_ids = config.rootfs.get("diff_ids") or []
+        if not isinstance(diff_ids, list):
+            raise Corrupt("image config has diff IDs that are no list")
         if layers is not None and len(diff_ids) != len(layers):
             raise Corrupt(f"image config has {len(diff_ids)} diff IDs for {len(layers)} layers")
         if not all(isinstance(diff_id, str) and _DIFF_ID.fullmatch(diff_id) for diff_id in diff_ids):
